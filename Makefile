@@ -1,0 +1,75 @@
+# Two commands matter: `cargo run --release` and `make test`. The rest are their parts.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: test tools targets plugins guests lint fmt doc check-docs unit bench bless clean-bench
+
+WASM := wasm32-wasip2
+OUT := target/$(WASM)/guest
+# As root or through sudo; where neither is possible the tools must be there already.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+PACKAGES := clang-22 llvm-22 wasi-libc nginx libnginx-mod-http-lua luajit2 lua-cjson \
+            redis-server wrk apache2-utils nghttp2-client curl
+GUESTS := $(patsubst host/tests/guests/%/Cargo.toml,%,$(wildcard host/tests/guests/*/Cargo.toml))
+GUEST_PACKAGES := $(GUESTS:%=guest-%)
+
+## Everything that must hold before a change goes in.
+test: tools targets
+	$(MAKE) lint
+	$(MAKE) guests
+	$(MAKE) unit
+
+## Unit tests, integration tests, doc tests. One profile, so that wasmtime is built once.
+unit: guests
+	PHASOR_REQUIRE_TOOLS=1 cargo test --locked -p phasor -p phasor-plugin -p phasor-plugin-macros
+
+## Installs what the tests need and this machine lacks.
+tools:
+	@missing=(); \
+	for package in $(PACKAGES); do \
+	  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing+=($$package); \
+	done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+	  echo "installing: $${missing[*]}"; \
+	  $(SUDO) apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $${missing[@]}; \
+	fi
+
+## Rust's tool chain and Wasm targets, as rust-toolchain.toml names them.
+targets:
+	@command -v rustup >/dev/null || { echo "rustup is missing: https://rustup.rs"; exit 1; }
+	@rustup toolchain install >/dev/null 2>&1 || rustup show
+
+## Cheapest first.
+lint: fmt
+	cargo clippy --locked -p phasor --all-targets -- -D warnings
+	cargo clippy --locked -p phasor-plugin -p phasor-plugin-macros --all-targets -- -D warnings
+	cargo clippy --locked --profile guest --target $(WASM) -p phasor-lua $(addprefix -p ,$(GUEST_PACKAGES)) -- -D warnings
+
+fmt:
+	cargo fmt --all --check
+
+## The bundled components, from their sources; the result is checked in and is the same everywhere.
+plugins:
+	cargo build --locked --profile guest --target $(WASM) -p phasor-lua
+	mkdir -p plugins/bundled
+	cp $(OUT)/phasor_lua.wasm plugins/bundled/lua.wasm
+
+## The components that tests use.
+guests:
+	cargo build --locked --profile guest --target $(WASM) $(addprefix -p ,$(GUEST_PACKAGES))
+
+## Reference documentation of the crates.
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p phasor -p phasor-plugin
+
+## Writes generated parts of the documentation anew.
+bless:
+	PHASOR_BLESS=1 cargo test --locked -p phasor --test all wit_docs
+
+## Phasor beside nginx and OpenResty's Lua; fills the table of benches/README.md.
+bench:
+	cargo build --locked --release
+	cargo build --locked --profile guest --target $(WASM) -p guest-hello
+	python3 benches/load/bench.py --write

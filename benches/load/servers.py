@@ -1,0 +1,143 @@
+"""The servers that are compared, and their processes: start on a free port, pin, read CPU and memory."""
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = "/usr/lib/nginx/modules"
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
+TICKS = os.sysconf("SC_CLK_TCK")
+
+# The five Lua phases of one request, the same text on both sides.
+FIVE = {
+    "rewrite": "ngx.ctx.n = 1",
+    "access": "ngx.ctx.n = ngx.ctx.n + 1",
+    "content": "ngx.ctx.n = ngx.ctx.n + 1 ngx.say('hello')",
+    "header_filter": "ngx.header['X-N'] = ngx.ctx.n",
+    "log": "ngx.ctx.n = ngx.ctx.n + 1",
+}
+HELLO = "ngx.say('hello')"
+WAIT = "ngx.sleep(0) ngx.say('hello')"
+SLEEP = "ngx.sleep(30) ngx.say('awake')"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def phasor_config(port):
+    guest = ROOT / "target/wasm32-wasip2/guest/hello.wasm"
+    five = "\n".join(f'lua.{phase} = "{code}"' for phase, code in FIVE.items())
+    rust = ""
+    if guest.exists():
+        rust = f'[plugin.hello]\ncomponent = "{guest}"\n[[route]]\npath = "/rust"\ncontent = "hello"\n'
+    return f"""
+[server]
+listen = ["127.0.0.1:{port}"]
+workers = 1
+access_log = "off"
+keepalive_requests = 1000000000
+max_connections = 12000
+idle_timeout = "600s"
+[[route]]
+path = "/fixed"
+respond = {{ status = 200, body = "hello\\n" }}
+[[route]]
+path = "/lua"
+lua.content = "{HELLO}"
+[[route]]
+path = "/five"
+{five}
+[[route]]
+path = "/wait"
+lua.content = "{WAIT}"
+[[route]]
+path = "/sleep"
+lua.content = "{SLEEP}"
+{rust}
+"""
+
+
+def nginx_config(port):
+    five = "\n".join(f"{phase}_by_lua_block {{ {code} }}" for phase, code in FIVE.items())
+    return f"""
+load_module {MODULES}/ndk_http_module.so;
+load_module {MODULES}/ngx_http_lua_module.so;
+daemon off; master_process off; pid nginx.pid; error_log stderr notice;
+worker_rlimit_nofile 20000;
+events {{ worker_connections 12000; }}
+http {{
+access_log off; default_type text/plain;
+keepalive_requests 1000000000; keepalive_timeout 600s;
+client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+server {{
+listen 127.0.0.1:{port} backlog=511;
+location = /fixed {{ return 200 "hello\\n"; }}
+location = /lua {{ content_by_lua_block {{ {HELLO} }} }}
+location = /five {{ {five} }}
+location = /wait {{ content_by_lua_block {{ {WAIT} }} }}
+location = /sleep {{ content_by_lua_block {{ {SLEEP} }} }}
+}}
+}}
+"""
+
+
+class Server:
+    """One server, pinned to a core of its own."""
+
+    def __init__(self, name):
+        self.name = name
+        self.port = free_port()
+        self.folder = tempfile.TemporaryDirectory()
+        self.process = None
+
+    def start(self):
+        if self.name == "phasor":
+            file = Path(self.folder.name, "phasor.toml")
+            file.write_text(phasor_config(self.port))
+            binary = os.environ.get("PHASOR_BIN", str(ROOT / "target/release/phasor"))
+            command = [binary, "run", str(file)]
+        else:
+            file = Path(self.folder.name, "nginx.conf")
+            file.write_text(nginx_config(self.port))
+            command = ["nginx", "-p", self.folder.name, "-c", str(file)]
+        self.log = open(Path(self.folder.name, "log"), "w+")
+        self.process = subprocess.Popen(
+            ["taskset", "-c", str(SERVER_CORE), *command],
+            stdout=subprocess.DEVNULL, stderr=self.log, cwd=self.folder.name,
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return self
+            except OSError:
+                time.sleep(0.02)
+        self.log.seek(0)
+        raise SystemExit(f"{self.name} does not start:\n{self.log.read()}")
+
+    def stop(self):
+        if self.process:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(timeout=30)
+            self.process = None
+        self.folder.cleanup()
+
+    def cpu(self):
+        """User and system time so far, in seconds."""
+        text = Path(f"/proc/{self.process.pid}/stat").read_text()
+        fields = text.rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def memory(self):
+        """Resident set in bytes."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,187 @@
+//! The host functions that a guest imports: one file per WIT interface, and the only `bindgen!`.
+//!
+//! A [`HostState`] is what a store carries. It must be able to move between threads (wasmtime demands
+//! it), so it holds no exchange but the number of the current one; see `exchange`.
+
+use std::sync::Arc;
+
+use wasmtime::component::{Linker, ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::config::model::Allow;
+use crate::exchange::{ExchangeId, NO_EXCHANGE};
+use crate::phase::{Phase, PhaseSet};
+use crate::reactor::ReactorId;
+use crate::shared_dict::Registry;
+
+mod config;
+mod context;
+mod error_log;
+mod exchange;
+pub mod operation;
+mod reactor;
+mod request;
+mod response;
+mod shared_dict;
+mod time;
+pub mod timers;
+mod variable;
+pub mod wasi;
+mod worker;
+
+pub use operation::Operation;
+pub use shared_dict::Dict;
+pub use timers::{Started, Timer};
+pub use worker::WorkerInfo;
+
+#[expect(missing_docs, unreachable_pub, unnameable_types, clippy::allow_attributes, reason = "made by the macro")]
+pub(crate) mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "host",
+        imports: {
+            "phasor:plugin/timers.sleep": async | trappable,
+            "phasor:plugin/timers.end-sleep": async | trappable,
+            "phasor:plugin/operation.wait-any": async | trappable,
+            "phasor:plugin/request.read-body": async | trappable,
+            "phasor:plugin/request.end-read-body": async | trappable,
+            "phasor:plugin/request.read": async | trappable,
+            "phasor:plugin/request.discard-body": async | trappable,
+            "phasor:plugin/response.write": async | trappable,
+            "phasor:plugin/response.end-write": async | trappable,
+            "phasor:plugin/reactor.next": async | trappable,
+            default: trappable,
+        },
+        with: {
+            "phasor:plugin/operation.operation": super::Operation,
+            "phasor:plugin/shared-dict.dict": super::Dict,
+        },
+    });
+}
+
+/// What all instances of a plugin have in common.
+#[derive(Debug)]
+pub struct PluginInfo {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Its `config` table as JSON.
+    pub config: String,
+    /// What it may do.
+    pub allow: Allow,
+    /// The reactor's program as JSON; empty for an ordinary component.
+    pub program: String,
+    /// The process's shared dicts.
+    pub dicts: Arc<Registry>,
+    /// The folder of the configuration file.
+    pub prefix: String,
+}
+
+/// What a store carries.
+pub struct HostState {
+    /// Whose instance it is.
+    pub plugin: Arc<PluginInfo>,
+    /// The exchange that the calls speak of.
+    pub exchange: ExchangeId,
+    /// The phase that runs.
+    pub phase: Phase,
+    /// Of a language runtime.
+    pub reactor: Option<ReactorId>,
+    /// Memory, and whether it was refused.
+    pub memory: MemoryLimit,
+    /// What is known of the worker.
+    pub worker: WorkerInfo,
+    /// Operations, dicts and WASI's own.
+    pub table: ResourceTable,
+    /// Timers that the plugin started; the worker takes them out.
+    pub timers: timers::Started,
+    wasi: WasiCtx,
+}
+
+impl HostState {
+    /// The state of a new instance.
+    #[must_use]
+    pub fn new(plugin: Arc<PluginInfo>, worker: WorkerInfo, memory: usize) -> Self {
+        let wasi = wasi::context(&plugin);
+        Self {
+            plugin,
+            exchange: NO_EXCHANGE,
+            phase: Phase::Init,
+            reactor: None,
+            memory: MemoryLimit { bytes: memory, refused: false },
+            worker,
+            table: ResourceTable::new(),
+            timers: timers::Started::default(),
+            wasi,
+        }
+    }
+
+    /// The current exchange, if the function may be called in this phase.
+    ///
+    /// # Errors
+    /// A trap that names both: SDKs do not offer such a call, so it is a fault of the plugin.
+    fn enter(&self, function: &'static str, phases: PhaseSet) -> wasmtime::Result<ExchangeId> {
+        if phases.contains(self.phase) {
+            Ok(self.exchange)
+        } else {
+            Err(wasmtime::format_err!("`{function}` cannot be called in phase `{}`", self.phase.name()))
+        }
+    }
+}
+
+/// `enter` with the function's own row of the table, looked up at compile time.
+macro_rules! enter {
+    ($state:expr, $function:literal) => {{
+        const PHASES: crate::phase::PhaseSet = crate::phase::rules::of($function);
+        $state.enter($function, PHASES)?
+    }};
+}
+use enter;
+
+/// The cap on an instance's linear memory.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryLimit {
+    /// Bytes.
+    pub bytes: usize,
+    /// A growth was refused: what follows is that fault's consequence.
+    pub refused: bool,
+}
+
+/// Elements of a table that a guest may have: indirect calls need one each, no guest comes near.
+const TABLE_LIMIT: usize = 100_000;
+
+impl wasmtime::ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let allowed = desired <= self.bytes;
+        self.refused |= !allowed;
+        Ok(allowed)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_LIMIT)
+    }
+}
+
+impl WasiView for HostState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl wasmtime::component::HasData for HostState {
+    type Data<'a> = &'a mut Self;
+}
+
+/// Everything that a component may import.
+///
+/// # Errors
+/// When two definitions collide: a mistake of ours.
+pub fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    bindings::Host_::add_to_linker::<_, HostState>(linker, |state| state)?;
+    Ok(())
+}
+
+/// Interfaces of the contract whose shape is settled and which this version does not offer yet.
+pub const RESERVED: &[&str] = &["cosocket", "redis", "http-client", "cache", "lock"];
+
+impl bindings::phasor::plugin::types::Host for HostState {}

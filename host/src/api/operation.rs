@@ -1,0 +1,166 @@
+//! `operation`: something that takes time, begun with `begin-x` and ended with `end-x`. One
+//! definition serves both forms: the waiting function begins an operation and waits for it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Sleep;
+use wasmtime::component::Resource;
+
+use super::bindings::phasor::plugin::operation::{Host, HostOperation};
+use super::{HostState, enter};
+use crate::exchange::body::BodyError;
+use crate::exchange::{self, ExchangeId};
+
+/// What is under way.
+#[derive(Debug)]
+pub enum Work {
+    /// Time passes.
+    Sleep(Pin<Box<Sleep>>),
+    /// A request's body comes in.
+    ReadBody {
+        /// Whose.
+        exchange: ExchangeId,
+        /// At most that many bytes.
+        limit: u64,
+    },
+    /// Room for output.
+    Write {
+        /// Whose.
+        exchange: ExchangeId,
+    },
+    /// It is over.
+    Done(Outcome),
+}
+
+/// How it ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The time has passed.
+    Slept,
+    /// The body, or why there is none.
+    Body(Result<Bytes, BodyError>),
+    /// Whether somebody still reads.
+    Written(bool),
+}
+
+impl Work {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let outcome = match self {
+            Self::Done(outcome) => return Poll::Ready(outcome.clone()),
+            Self::Sleep(sleep) => {
+                std::task::ready!(sleep.as_mut().poll(cx));
+                Outcome::Slept
+            }
+            Self::ReadBody { exchange, limit } => {
+                let read = exchange::try_with(*exchange, |x| x.body.poll_whole(cx, *limit));
+                Outcome::Body(std::task::ready!(read.unwrap_or(Poll::Ready(Err(BodyError::Closed)))))
+            }
+            Self::Write { exchange } => {
+                let room = exchange::try_with(*exchange, |x| x.output.poll_room(cx));
+                Outcome::Written(std::task::ready!(room.unwrap_or(Poll::Ready(false))))
+            }
+        };
+        *self = Self::Done(outcome.clone());
+        Poll::Ready(outcome)
+    }
+}
+
+/// A resource of the guest. The lock is there for `Send` only: one thread uses it.
+#[derive(Debug)]
+pub struct Operation {
+    work: Arc<Mutex<Work>>,
+}
+
+impl Operation {
+    /// Begun.
+    #[must_use]
+    pub fn new(work: Work) -> Self {
+        Self { work: Arc::new(Mutex::new(work)) }
+    }
+
+    /// A share that does not keep the operation alive: dropping the resource cancels it.
+    #[must_use]
+    pub fn share(&self) -> Weak<Mutex<Work>> {
+        Arc::downgrade(&self.work)
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        self.work.lock().poll(cx)
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&self) -> Outcome {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+}
+
+/// Calls `ready` when the operation is; does nothing if it is dropped before.
+pub fn watch(work: Weak<Mutex<Work>>, ready: impl FnOnce() + 'static) {
+    tokio::task::spawn_local(async move {
+        let over = std::future::poll_fn(|cx| match work.upgrade() {
+            Some(work) => work.lock().poll(cx).map(|_| true),
+            None => Poll::Ready(false),
+        })
+        .await;
+        if over {
+            ready();
+        }
+    });
+}
+
+impl HostState {
+    /// Puts an operation where the guest can name it.
+    pub(super) fn begin(&mut self, work: Work) -> wasmtime::Result<Resource<Operation>> {
+        Ok(self.table.push(Operation::new(work))?)
+    }
+
+    /// Takes an operation out and waits for its end.
+    pub(super) async fn finish(&mut self, op: Resource<Operation>) -> wasmtime::Result<Outcome> {
+        let operation = self.table.delete(op)?;
+        Ok(operation.wait().await)
+    }
+}
+
+/// The guest mixed up two kinds of operations.
+pub(super) fn wrong_kind(function: &str) -> wasmtime::Error {
+    wasmtime::format_err!("`{function}` was given an operation of another kind")
+}
+
+impl HostOperation for HostState {
+    fn ready(&mut self, op: Resource<Operation>) -> wasmtime::Result<bool> {
+        enter!(self, "operation.operation.ready");
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        Ok(self.table.get(&op)?.poll(&mut cx).is_ready())
+    }
+
+    fn drop(&mut self, op: Resource<Operation>) -> wasmtime::Result<()> {
+        self.table.delete(op)?;
+        Ok(())
+    }
+}
+
+impl Host for HostState {
+    async fn wait_any(&mut self, operations: Vec<Resource<Operation>>) -> wasmtime::Result<Vec<u32>> {
+        enter!(self, "operation.wait-any");
+        if operations.is_empty() {
+            return Err(wasmtime::format_err!("`operation.wait-any` was given nothing to wait for"));
+        }
+        std::future::poll_fn(|cx| {
+            let mut ready = Vec::new();
+            for (place, op) in (0u32..).zip(&operations) {
+                match self.table.get_mut(op) {
+                    Ok(operation) if operation.poll(cx).is_ready() => ready.push(place),
+                    Ok(_) => {}
+                    Err(error) => return Poll::Ready(Err(error.into())),
+                }
+            }
+            if ready.is_empty() { Poll::Pending } else { Poll::Ready(Ok(ready)) }
+        })
+        .await
+    }
+}

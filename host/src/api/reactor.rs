@@ -1,0 +1,58 @@
+//! `reactor`: carries the packed batches between a language runtime and its worker.
+
+use wasmtime::component::Resource;
+
+use super::bindings::phasor::plugin::reactor::Host;
+use super::{HostState, Operation, enter, operation};
+use crate::exchange::{self, NO_EXCHANGE};
+use crate::phase::Phase;
+use crate::reactor::{self, ReactorId};
+
+impl HostState {
+    fn reactor(&self) -> wasmtime::Result<ReactorId> {
+        self.reactor.ok_or_else(|| wasmtime::format_err!("only a component that exports `pump` has a reactor"))
+    }
+}
+
+impl Host for HostState {
+    fn program(&mut self) -> wasmtime::Result<String> {
+        enter!(self, "reactor.program");
+        Ok(self.plugin.program.clone())
+    }
+
+    async fn next(&mut self, done: Vec<u8>) -> wasmtime::Result<Vec<u8>> {
+        enter!(self, "reactor.next");
+        let id = self.reactor()?;
+        reactor::take(id, &done).map_err(|e| wasmtime::format_err!("`reactor.next`: {e}"))?;
+        reactor::recycle(id, done);
+        self.exchange = NO_EXCHANGE;
+        self.phase = Phase::Timer;
+        Ok(reactor::next(id).await)
+    }
+
+    fn select(&mut self, job: u32, phase: u8) -> wasmtime::Result<()> {
+        enter!(self, "reactor.select");
+        let phase = Phase::from_number(phase).ok_or_else(|| wasmtime::format_err!("`reactor.select`: {phase} is no phase"))?;
+        if job != NO_EXCHANGE {
+            let id = self.reactor()?;
+            let ours = exchange::try_with(job, |x| {
+                x.phase = phase;
+                x.jobs.contains(&id)
+            });
+            if ours != Some(true) {
+                return Err(wasmtime::format_err!("`reactor.select`: {job} is no job of this instance"));
+            }
+        }
+        self.exchange = job;
+        self.phase = phase;
+        Ok(())
+    }
+
+    fn watch(&mut self, op: Resource<Operation>, job: u32, token: u32) -> wasmtime::Result<()> {
+        enter!(self, "reactor.watch");
+        let id = self.reactor()?;
+        let shared = self.table.get(&op)?.share();
+        operation::watch(shared, move || reactor::ready(id, job, token));
+        Ok(())
+    }
+}

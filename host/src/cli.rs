@@ -1,0 +1,83 @@
+//! The command line: one file per command. Exit codes: 0 fine, 1 failed, 2 bad usage, 78 bad
+//! configuration.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+mod check;
+mod run;
+mod schema;
+
+/// `EX_CONFIG` of sysexits.
+const BAD_CONFIGURATION: u8 = 78;
+
+/// Program every phase of a request.
+#[derive(Debug, Parser)]
+#[command(name = "phasor", version, about, subcommand_required = false, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    /// What the error log's lines look like before a configuration says so.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What a line of the error log looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (the default): FILE, else ./phasor.toml, else the built-in demo on 127.0.0.1:8000
+    Run {
+        /// The configuration
+        file: Option<PathBuf>,
+    },
+    /// Say everything that is wrong with a configuration, without serving it
+    Check {
+        /// The configuration
+        file: PathBuf,
+    },
+    /// Print the configuration's JSON schema, or its reference page
+    Schema {
+        /// Markdown for people
+        #[arg(long)]
+        markdown: bool,
+    },
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.log_format == LogFormat::Json;
+    match arguments.command {
+        None => run::main(None, json),
+        Some(Command::Run { file }) => run::main(file, json),
+        Some(Command::Check { file }) => check::main(&file),
+        Some(Command::Schema { markdown }) => schema::main(markdown),
+    }
+}
+
+/// Says why a command failed.
+fn failed(message: &str) -> ExitCode {
+    use std::io::Write as _;
+    // Nobody is left to tell when standard error is closed.
+    let _told = writeln!(anstream::stderr(), "phasor: {message}").is_ok();
+    ExitCode::FAILURE
+}
+
+/// Says what is wrong with a configuration.
+fn bad_configuration(message: &dyn std::fmt::Display) -> ExitCode {
+    use std::io::Write as _;
+    // As above.
+    let _told = writeln!(anstream::stderr(), "{message}").is_ok();
+    ExitCode::from(BAD_CONFIGURATION)
+}

@@ -1,0 +1,133 @@
+//! The directives of `[plugin.NAME]` and `[shared.NAME]`.
+
+use super::{GRANT, STRINGS, TIMEOUT};
+use crate::config::definition::{Directive, Kind, Table};
+
+pub(super) static SHARED: Table = Table {
+    title: "[shared.NAME]",
+    doc: "A shared dict: memory that all workers share, `ngx.shared.NAME`.",
+    directives: &[Directive::new(
+        "size",
+        // Below this a dict has no room for one entry of each size class.
+        Kind::Size {
+            min: 8 << 10,
+            max: 1 << 40,
+        },
+        "Its memory; when it is full, what was used longest ago goes.",
+    )
+    .required()],
+};
+
+pub(super) static PLUGIN: Table = Table {
+    title: "[plugin.NAME]",
+    doc: "A plugin: a component, its configuration, what it may do and use up. The bundled Lua \
+          plugin is there as `lua` without being written.",
+    directives: &[
+        Directive::new(
+            "component",
+            Kind::Text,
+            "A Wasm file, or \"bundled:NAME\". Needed, but for the plugin named `lua`.",
+        ),
+        Directive::new(
+            "config",
+            Kind::PluginConfig,
+            "The plugin's own configuration. Of a Lua plugin: `path` and the Lua of `init`, \
+             `init_worker` and `exit_worker`.",
+        )
+        .default("{}"),
+        Directive::new(
+            "allow",
+            Kind::Table(&ALLOW),
+            "What it may do; nothing by default.",
+        )
+        .default("{}"),
+        Directive::new("limits", Kind::Table(&LIMITS), "What it may use up.").default("{}"),
+        Directive::new(
+            "isolation",
+            Kind::Choice(&["pooled", "request"]),
+            "\"request\": a fresh instance for every request.",
+        )
+        .default("\"pooled\""),
+        Directive::later(
+            "canary",
+            "A second version that gets a part of the requests.",
+        ),
+    ],
+};
+
+/// The Lua of a Lua plugin's `config`.
+pub static PLUGIN_LUA: Table = Table {
+    title: "[plugin.lua] config",
+    doc: "The Lua of a Lua plugin that belongs to no route.",
+    directives: &[
+        Directive::new("init", Kind::Lua, "Once, when the configuration is loaded."),
+        Directive::new("init_worker", Kind::Lua, "When a worker starts."),
+        Directive::new("exit_worker", Kind::Lua, "When a worker ends."),
+    ],
+};
+
+static ALLOW: Table = Table {
+    title: "[plugin.NAME] allow",
+    doc: "What a plugin may do. Each key takes a list; \"*\" allows all of a kind.",
+    directives: &[
+        Directive::new(
+            "connect",
+            GRANT,
+            "Sockets, as \"HOST:PORT\"; `*` may stand for either.",
+        )
+        .default("[]"),
+        Directive::new(
+            "http",
+            GRANT,
+            "HTTP requests, as origins: \"https://api.example.com\".",
+        )
+        .default("[]"),
+        Directive::new("shared", GRANT, "Shared dicts, by name.").default("[]"),
+        Directive::new("files", STRINGS, "Folders, as \"PATH:ro\" or \"PATH:rw\".").default("[]"),
+        Directive::new("env", GRANT, "Environment variables, by name.").default("[]"),
+        Directive::later("redis", "Redis commands on key prefixes."),
+        Directive::later("cache", "Caches, by name."),
+        Directive::later("upstream", "Upstreams, by name."),
+    ],
+};
+
+static LIMITS: Table = Table {
+    title: "[plugin.NAME] limits",
+    doc: "What a plugin may use up.",
+    directives: &[
+        Directive::new(
+            "memory",
+            // One page of Wasm; 4 GiB is all that 32 bits reach.
+            Kind::Size {
+                min: 64 << 10,
+                max: 4 << 30,
+            },
+            "Memory of an instance; \"64m\" when absent, \"256m\" for a Lua plugin or another reactor.",
+        ),
+        Directive::new("cpu", TIMEOUT, "CPU time of one call of a handler.").default("\"50ms\""),
+        Directive::new(
+            "deadline",
+            TIMEOUT,
+            "Time of one request in this plugin, waiting included.",
+        )
+        .default("\"60s\""),
+        Directive::new(
+            "instances",
+            Kind::Integer {
+                min: 1,
+                max: 100_000,
+            },
+            "Instances per worker.",
+        )
+        .default("64"),
+        Directive::new(
+            "queue",
+            Kind::Integer {
+                min: 0,
+                max: 1_000_000,
+            },
+            "Requests per worker that wait for an instance; more get 503.",
+        )
+        .default("1024"),
+    ],
+};

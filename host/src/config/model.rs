@@ -1,0 +1,360 @@
+//! The configuration as it is meant exists as its own types, so that no later step sees a name that
+//! does not resolve, a default that is missing or a value that nobody checked.
+//!
+//! Names are bound: a plugin is its place in [`Config::plugins`], a route its place in
+//! [`Config::routes`]. Only `resolve` makes these values.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::value::{Cidr, HostPattern, PathPattern, Template};
+
+mod plugin;
+
+pub use plugin::{
+    Allow, Component, FileGrant, Grant, Isolation, Limits, LuaHandler, LuaSource, Plugin,
+};
+
+/// A plugin's place in [`Config::plugins`].
+pub type PluginIndex = usize;
+/// A route's place in [`Config::routes`].
+pub type RouteIndex = usize;
+
+/// A checked configuration: every name bound, every default filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// The folder of that file: what relative paths start from.
+    pub root: PathBuf,
+    /// `[server]`.
+    pub server: Server,
+    /// `[shared.NAME]`, in the file's order.
+    pub shared_dicts: Vec<SharedDict>,
+    /// `[plugin.NAME]`, in the file's order. The bundled Lua plugin is there when Lua is used,
+    /// written in the file or not.
+    pub plugins: Vec<Plugin>,
+    /// `[[route]]`, in the file's order.
+    pub routes: Vec<Route>,
+}
+
+impl Config {
+    /// Every file that it depends on: itself, components and Lua; what a watcher watches.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let components = self
+            .plugins
+            .iter()
+            .filter_map(|plugin| match &plugin.component {
+                Component::File(path) => Some(path.as_path()),
+                Component::Bundled(_) => None,
+            });
+        let lua = self
+            .lua_handlers()
+            .filter_map(|handler| handler.source.file.as_deref());
+        std::iter::once(self.path.as_path())
+            .chain(components)
+            .chain(lua)
+    }
+
+    /// All Lua of the file.
+    pub fn lua_handlers(&self) -> impl Iterator<Item = &LuaHandler> {
+        let of_plugins = self.plugins.iter().flat_map(|plugin| &plugin.lua);
+        let of_routes = self.routes.iter().flat_map(|route| {
+            let content = match &route.content {
+                Some(Content::Lua(handler)) => Some(handler),
+                _ => None,
+            };
+            let set = route
+                .set
+                .iter()
+                .filter_map(|variable| match &variable.value {
+                    SetValue::Lua(handler) => Some(handler),
+                    SetValue::Template(_) | SetValue::Plugin(_) => None,
+                });
+            set.chain(&route.lua).chain(content)
+        });
+        of_plugins.chain(&self.server.lua).chain(of_routes)
+    }
+
+    /// The place of a plugin of this name.
+    #[must_use]
+    pub fn plugin(&self, name: &str) -> Option<PluginIndex> {
+        self.plugins.iter().position(|plugin| plugin.name == name)
+    }
+
+    /// The place of the route of this name, without `@`.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<RouteIndex> {
+        self.routes
+            .iter()
+            .position(|route| route.name.as_deref() == Some(name))
+    }
+}
+
+/// `[server]`.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where to listen; never empty.
+    pub listen: Vec<Listen>,
+    /// How many workers; `None` is one per core.
+    pub workers: Option<NonZeroUsize>,
+    /// Plugins of every route, before the route's own.
+    pub plugins: Vec<PluginIndex>,
+    /// Reload when the file, a component or a Lua file changes.
+    pub watch: bool,
+    /// The longest request body in bytes; `u64::MAX` when it has no limit.
+    pub body_limit: u64,
+    /// The longest request head in bytes.
+    pub header_limit: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// How long a request's head may take.
+    pub header_timeout: Duration,
+    /// The longest pause between two reads of a request's body.
+    pub body_timeout: Duration,
+    /// The longest pause between two writes of an answer.
+    pub send_timeout: Duration,
+    /// How long requests in progress may take when the server ends.
+    pub drain: Duration,
+    /// Open client connections per worker.
+    pub max_connections: usize,
+    /// Requests per connection before it is closed.
+    pub keepalive_requests: u64,
+    /// One line per request.
+    pub access_log: AccessLog,
+    /// What the server and its plugins have to say.
+    pub error_log: ErrorLog,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Lua of every route, in the order of the phases (`server_rewrite` too).
+    pub lua: Vec<LuaHandler>,
+    /// Error pages of routes that have none of their own.
+    pub error_page: Vec<ErrorPage>,
+}
+
+/// A bound address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Waiting connections that the kernel keeps.
+    pub backlog: u32,
+}
+
+/// Where a log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// `"-"`: standard output for the access log, standard error for the error log.
+    Standard,
+    /// `"off"`: nowhere.
+    Off,
+    /// A file, opened for appending.
+    File(PathBuf),
+}
+
+/// `access_log`.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    /// Where it goes.
+    pub target: LogTarget,
+    /// What a line looks like.
+    pub format: AccessLogFormat,
+}
+
+/// What a line of the access log looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// nginx's `combined`.
+    Combined,
+    /// One JSON object per line.
+    Json,
+    /// A template with `$variables`.
+    Template(Template),
+}
+
+/// `error_log`.
+#[derive(Debug, Clone)]
+pub struct ErrorLog {
+    /// Where it goes.
+    pub target: LogTarget,
+    /// The least severe level that is written.
+    pub level: LogLevel,
+    /// What a line looks like.
+    pub format: ErrorLogFormat,
+}
+
+/// What a line of the error log looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorLogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// nginx's levels, the most severe first; the discriminant is `ngx.EMERG` and so on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum LogLevel {
+    /// The server cannot go on.
+    Emerg = 1,
+    /// Must be seen to at once.
+    Alert = 2,
+    /// Critical.
+    Crit = 3,
+    /// A request failed.
+    Error = 4,
+    /// Recovered.
+    Warn = 5,
+    /// Normal, but worth knowing.
+    Notice = 6,
+    /// Start, reload, drain.
+    Info = 7,
+    /// The rest.
+    Debug = 8,
+}
+
+impl LogLevel {
+    /// All levels with their names, the most severe first.
+    pub const NAMES: [(Self, &'static str); 8] = [
+        (Self::Emerg, "emerg"),
+        (Self::Alert, "alert"),
+        (Self::Crit, "crit"),
+        (Self::Error, "error"),
+        (Self::Warn, "warn"),
+        (Self::Notice, "notice"),
+        (Self::Info, "info"),
+        (Self::Debug, "debug"),
+    ];
+
+    /// The level of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map(|(level, _)| *level)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES
+            .iter()
+            .find(|(level, _)| *level == self)
+            .map_or("", |(_, name)| *name)
+    }
+}
+
+/// `[shared.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedDict {
+    /// `ngx.shared.NAME`.
+    pub name: String,
+    /// Its bytes.
+    pub size: usize,
+}
+
+/// `[[route]]`.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its name, without `@`.
+    pub name: Option<String>,
+    /// Its line in the file.
+    pub line: usize,
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Which paths; `None` when it is reached by name only.
+    pub path: Option<PathPattern>,
+    /// Which methods; empty: all. `HEAD` is in the list whenever `GET` is.
+    pub methods: Vec<String>,
+    /// The server's plugins, then its own.
+    pub plugins: Vec<PluginIndex>,
+    /// Its variables, in the file's order.
+    pub set: Vec<SetVariable>,
+    /// Its Lua but for the content, in the order of the phases; the server's comes first in each
+    /// phase.
+    pub lua: Vec<LuaHandler>,
+    /// What makes the answer; `None` is 404.
+    pub content: Option<Content>,
+    /// The longest request body in bytes, the server's if the route has none; `u64::MAX` when it
+    /// has no limit.
+    pub body_limit: u64,
+    /// Its error pages, then the server's for the statuses that it does not name.
+    pub error_page: Vec<ErrorPage>,
+}
+
+/// A variable of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetVariable {
+    /// Its name, without `$`.
+    pub name: String,
+    /// Its value.
+    pub value: SetValue,
+}
+
+/// Where a variable's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetValue {
+    /// Text with `$variables`.
+    Template(Template),
+    /// Lua that returns it (phase `set`).
+    Lua(LuaHandler),
+    /// A plugin that exports `set`.
+    Plugin(PluginIndex),
+}
+
+/// What makes a route's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A fixed answer.
+    Respond(Respond),
+    /// Files of a folder.
+    Files(Files),
+    /// A plugin that exports `content`.
+    Plugin(PluginIndex),
+    /// Lua.
+    Lua(LuaHandler),
+}
+
+/// `respond`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Respond {
+    /// The status.
+    pub status: u16,
+    /// Headers, in the file's order; `content_type` is among them.
+    pub headers: Vec<(String, Template)>,
+    /// The body.
+    pub body: Template,
+}
+
+/// `files`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// The folder, which existed when the configuration was read.
+    pub root: PathBuf,
+    /// What to look for in a folder, in this order.
+    pub index: Vec<String>,
+    /// Whether a folder without index is listed.
+    pub listing: bool,
+}
+
+/// `error_page`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorPage {
+    /// The status that it replaces.
+    pub status: u16,
+    /// What answers instead.
+    pub target: ErrorTarget,
+}
+
+/// What answers instead of an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorTarget {
+    /// `"@name"`.
+    Route(RouteIndex),
+    /// A URI of this server.
+    Uri(String),
+}

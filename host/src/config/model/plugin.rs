@@ -1,0 +1,183 @@
+//! A plugin as it is meant: its component, what it gets, what it may do and use up, and the Lua that
+//! it runs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::PluginIndex;
+use crate::config::value::{HostPort, Origin};
+use crate::phase::Phase;
+
+/// `[plugin.NAME]`.
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    /// Its name.
+    pub name: String,
+    /// Its line in the file; 0 for the Lua plugin that the file does not name.
+    pub line: usize,
+    /// Its component.
+    pub component: Component,
+    /// Its `config` table, a JSON object. Of a Lua plugin without `init`, `init_worker` and
+    /// `exit_worker`: they are in [`Self::lua`].
+    pub config: serde_json::Value,
+    /// What it may do.
+    pub allow: Allow,
+    /// What it may use up.
+    pub limits: Limits,
+    /// How instances and requests go together.
+    pub isolation: Isolation,
+    /// Lua of `config`, in the order of the phases (`init`, `init_worker`, `exit_worker`); only of
+    /// a Lua plugin.
+    pub lua: Vec<LuaHandler>,
+}
+
+/// Where a component comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Component {
+    /// A file, which existed when the configuration was read.
+    File(PathBuf),
+    /// One that is part of the server: `"bundled:NAME"`.
+    Bundled(String),
+}
+
+impl Component {
+    /// Whether this is a Lua runtime: the bundled one, or a file called `lua.wasm`.
+    #[must_use]
+    pub fn is_lua(&self) -> bool {
+        match self {
+            Self::Bundled(name) => name == "lua",
+            Self::File(path) => path.file_name().is_some_and(|name| name == "lua.wasm"),
+        }
+    }
+}
+
+/// How instances and requests go together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// An instance serves one request after the other.
+    #[default]
+    Pooled,
+    /// A fresh instance for every request.
+    Request,
+}
+
+/// What a plugin may use up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory in bytes; `None` takes the default, see [`Self::memory`].
+    pub memory: Option<usize>,
+    /// CPU time of one call of a handler.
+    pub cpu: Duration,
+    /// Wall-clock time of one exchange in this plugin, waiting included.
+    pub deadline: Duration,
+    /// Instances per worker.
+    pub instances: usize,
+    /// Requests per worker that wait for an instance; more get 503.
+    pub queue: usize,
+}
+
+impl Default for Limits {
+    /// What the directives' defaults say; a test compares the two.
+    fn default() -> Self {
+        Self {
+            memory: None,
+            cpu: Duration::from_millis(50),
+            deadline: Duration::from_secs(60),
+            instances: 64,
+            queue: 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// Linear memory of an ordinary component when the file says nothing.
+    pub const MEMORY: usize = 64 << 20;
+    /// Linear memory of a reactor when the file says nothing: it holds many requests.
+    pub const MEMORY_REACTOR: usize = 256 << 20;
+
+    /// The limit of linear memory in bytes.
+    #[must_use]
+    pub fn memory(&self, reactor: bool) -> usize {
+        let default = if reactor {
+            Self::MEMORY_REACTOR
+        } else {
+            Self::MEMORY
+        };
+        self.memory.unwrap_or(default)
+    }
+}
+
+/// What a plugin may do; nothing unless it is named here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// Hosts and ports for cosockets.
+    pub connect: Grant<HostPort>,
+    /// Origins for the HTTP client.
+    pub http: Grant<Origin>,
+    /// Shared dicts, by name.
+    pub shared: Grant<String>,
+    /// Folders.
+    pub files: Vec<FileGrant>,
+    /// Environment variables, by name.
+    pub env: Grant<String>,
+}
+
+/// What is allowed of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant<T> {
+    /// `"*"`: everything.
+    All,
+    /// What the list names.
+    List(Vec<T>),
+}
+
+impl<T> Default for Grant<T> {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl<T> Grant<T> {
+    /// Whether all is allowed, or something of the list fits.
+    pub fn allows(&self, fits: impl Fn(&T) -> bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::List(list) => list.iter().any(fits),
+        }
+    }
+}
+
+/// A folder that a plugin sees under the name that the file gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileGrant {
+    /// The folder's name for the plugin, as written.
+    pub name: String,
+    /// The folder.
+    pub path: PathBuf,
+    /// Whether it may be written to (`:rw`).
+    pub write: bool,
+}
+
+/// Lua code and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LuaSource {
+    /// Lua's chunk name: `@phasor.toml`, `@lua/access.lua`.
+    pub chunk: String,
+    /// The line of that file on which `source` begins.
+    pub line: usize,
+    /// The code.
+    pub source: String,
+    /// The file that it was read from; `None` when it is inline.
+    pub file: Option<PathBuf>,
+}
+
+/// Lua that runs in a phase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LuaHandler {
+    /// When.
+    pub phase: Phase,
+    /// In which Lua plugin.
+    pub plugin: PluginIndex,
+    /// What.
+    pub source: LuaSource,
+}

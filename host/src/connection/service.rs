@@ -1,0 +1,144 @@
+//! A request comes in: it becomes an exchange, the engine drives it, and as soon as its head is final
+//! hyper gets the answer.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{CONTENT_LENGTH, HeaderValue, SERVER};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+
+use super::body::{Driver, Outgoing, Running};
+use super::{Control, Doing, Order, Site};
+use crate::engine::{self, Routes};
+use crate::exchange::{self, ExchangeId, RequestBody};
+use crate::time_cache;
+
+/// hyper's service for one connection.
+pub(super) struct RequestService {
+    site: Rc<Site>,
+    control: Rc<Control>,
+}
+
+impl RequestService {
+    pub(super) fn new(site: Rc<Site>, control: Rc<Control>) -> Self {
+        Self { site, control }
+    }
+
+    fn begin(&self, request: Request<Incoming>, keep: u64) -> ExchangeId {
+        let (parts, incoming) = request.into_parts();
+        let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+        let head = exchange::Request {
+            method: parts.method,
+            version: parts.version,
+            original: target.clone(),
+            target,
+            headers: parts.headers,
+            authority: parts.uri.authority().map(|a| bytes::Bytes::copy_from_slice(a.as_str().as_bytes())),
+            internal: false,
+        };
+        let body = if incoming.is_end_stream() {
+            RequestBody::new(None)
+        } else {
+            RequestBody::new(Some(Box::pin(http_body_util::BodyExt::map_err(incoming, Into::into))))
+        };
+        let id = exchange::begin(head, body, self.control.info.clone());
+        let number = self.control.requests.get() + 1;
+        self.control.requests.set(number);
+        if u64::from(number) >= keep {
+            self.control.order.set(Some(Order::Finish));
+        }
+        exchange::with(id, |x| {
+            x.request_number = number;
+            x.serial = self.site.next_request();
+            x.started_ms = time_cache::now_ms();
+            x.deadline = x.started + std::time::Duration::from_secs(u64::from(u32::MAX));
+        });
+        id
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for RequestService {
+    type Response = Response<Outgoing>;
+    type Error = std::convert::Infallible;
+    type Future = Serving;
+
+    fn call(&self, request: Request<Incoming>) -> Serving {
+        time_cache::update();
+        self.control.enter(Doing::Busy, self.site.clock.get());
+        self.control.in_progress.set(self.control.in_progress.get() + 1);
+        let served = self.site.served();
+        let id = self.begin(request, served.generation.config.server.keepalive_requests);
+        let answered = Rc::new(RefCell::new(served.fallback().clone()));
+        let driver: Driver = Box::pin(engine::run(id, served.clone(), answered.clone()));
+        let running = Running { id, routes: served, answered, site: self.site.clone(), control: self.control.clone() };
+        Serving { running: Some(running), driver: Some(driver) }
+    }
+}
+
+/// Drives an exchange until its head is final.
+pub(super) struct Serving {
+    running: Option<Running>,
+    driver: Option<Driver>,
+}
+
+impl Future for Serving {
+    type Output = Result<Response<Outgoing>, std::convert::Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let done = self.driver.as_mut().is_none_or(|driver| driver.as_mut().poll(cx).is_ready());
+        if done {
+            self.driver = None;
+        }
+        let Some(id) = self.running.as_ref().map(|running| running.id) else { return Poll::Pending };
+        if !exchange::with(id, |x| x.response.sent) {
+            return Poll::Pending;
+        }
+        let driver = self.driver.take();
+        match self.running.take() {
+            Some(running) => Poll::Ready(Ok(answer(running, driver))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.driver = None;
+        if let Some(running) = self.running.take() {
+            running.client_left();
+        }
+    }
+}
+
+fn answer(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
+    let (status, mut headers, whole, head_only) = exchange::with(running.id, |x| {
+        let outgoing = x.outgoing();
+        let whole = if outgoing.ended && !outgoing.broken { Some(outgoing.take_whole().unwrap_or_default()) } else { None };
+        let head_only = x.request.method == http::Method::HEAD;
+        (x.response.status, x.response.headers.clone(), whole, head_only)
+    });
+    headers.entry(SERVER).or_insert(const { HeaderValue::from_static("phasor") });
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let bodiless = head_only || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    if head_only && let Some(whole) = &whole {
+        headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(whole.len()));
+    }
+    let whole = if bodiless { Some(bytes::Bytes::new()) } else { whole };
+    let mut response = Response::new(Outgoing::new(running, driver, whole));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+impl Running {
+    /// The plan that answers.
+    pub(super) fn plan(&self) -> Arc<engine::Plan> {
+        self.answered.borrow().clone()
+    }
+}

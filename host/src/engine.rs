@@ -1,0 +1,458 @@
+//! The one loop that drives a request through its plan.
+//!
+//! The loop never sends: it makes the head `sent` when it is final, fills the exchange's output, and
+//! leaves the rest to the connection, which polls it. Where a request goes next (`rewrite`, `exec`,
+//! an error page) is asked of [`Routes`], which the generation implements.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{ErrorKind, RequestError};
+use crate::exchange::{self, Abort, ExchangeId, Outcome};
+use crate::observe::error_log::{Context, Level};
+use crate::phase::{Phase, Verdict};
+use crate::plugin::{CallError, Pool, Pump};
+use crate::reactor;
+
+mod answer;
+pub mod filter;
+pub mod plan;
+
+pub use plan::{Plan, Run, Step, Target};
+
+/// How often a request may be routed anew (nginx: 10 internal redirects).
+const REROUTES: usize = 10;
+
+/// A worker's way to run a plugin.
+#[derive(Clone)]
+pub enum Runner {
+    /// An ordinary component.
+    Pool(Rc<Pool>),
+    /// A language runtime.
+    Pump(Rc<Pump>),
+}
+
+impl Runner {
+    fn name(&self) -> &str {
+        match self {
+            Self::Pool(pool) => &pool.plugin.info.name,
+            Self::Pump(pump) => &pump.plugin.info.name,
+        }
+    }
+}
+
+/// What the engine asks of the generation.
+pub trait Routes {
+    /// Steps of the phase `server_rewrite`, and what answers when no route is found.
+    fn fallback(&self) -> &Arc<Plan>;
+    /// Finds the exchange's route.
+    ///
+    /// # Errors
+    /// 404, or 405 with the methods that are there.
+    fn find(&self, id: ExchangeId) -> Result<Arc<Plan>, RequestError>;
+    /// A route by its place.
+    fn route(&self, place: usize) -> Option<Arc<Plan>>;
+    /// A route by its name.
+    fn named(&self, name: &str) -> Option<Arc<Plan>>;
+    /// How to run a plugin.
+    fn runner(&self, plugin: usize) -> &Runner;
+    /// The request is over: its line in the access log.
+    fn access(&self, id: ExchangeId);
+}
+
+/// How a pass over a plan's steps ended.
+enum Flow {
+    /// The answer is made, or is being made.
+    Answered,
+    /// This status is the answer.
+    Status(u16),
+    /// The request goes on elsewhere.
+    Elsewhere(Option<String>),
+}
+
+/// Drives an exchange until its answer is complete. The plan that answered is left in `answered`
+/// (also when the future is dropped), for the phase `log`.
+pub async fn run(id: ExchangeId, routes: Rc<dyn Routes>, answered: Rc<std::cell::RefCell<Arc<Plan>>>) {
+    let plan = answered.borrow().clone();
+    let mut engine = Engine { id, routes, plan, answered };
+    engine.run().await;
+    exchange::with(id, |x| x.deadline = Instant::now() + std::time::Duration::from_secs(u64::from(u32::MAX)));
+}
+
+struct Engine {
+    id: ExchangeId,
+    routes: Rc<dyn Routes>,
+    plan: Arc<Plan>,
+    answered: Rc<std::cell::RefCell<Arc<Plan>>>,
+}
+
+impl Engine {
+    async fn run(&mut self) {
+        let mut flow = if self.plan.steps.is_empty() { Ok(Flow::Elsewhere(None)) } else { self.pass().await };
+        let mut moves = 0;
+        loop {
+            flow = match flow {
+                Ok(Flow::Answered) => return,
+                Ok(Flow::Status(status)) => match self.error_page(status) {
+                    Some(Target::Route(place)) => self.enter(self.routes.route(place).ok_or_else(not_found)).await,
+                    Some(Target::Uri(uri)) => Ok(Flow::Elsewhere(Some(uri))),
+                    None => {
+                        answer::status(self.id, status);
+                        return self.publish(true).await;
+                    }
+                },
+                Ok(Flow::Elsewhere(_)) if moves > REROUTES => Err(RequestError::new(ErrorKind::RerouteLimit)),
+                Ok(Flow::Elsewhere(target)) => {
+                    moves += 1;
+                    let plan = self.find(target.as_deref());
+                    self.enter(plan).await
+                }
+                Err(error) => match self.fail(error) {
+                    Some(status) => Ok(Flow::Status(status)),
+                    None => return,
+                },
+            };
+        }
+    }
+
+    /// An error page's target, unless one is being made already.
+    fn error_page(&self, status: u16) -> Option<Target> {
+        let (_, target) = self.plan.error_pages.iter().find(|(s, _)| *s == status)?;
+        exchange::with(self.id, |x| {
+            if x.response.sent || x.error_status.is_some() {
+                return None;
+            }
+            x.error_status = Some(status);
+            x.request.internal = true;
+            Some(target.clone())
+        })
+    }
+
+    fn find(&self, target: Option<&str>) -> Result<Arc<Plan>, RequestError> {
+        if let Some(target) = target {
+            exchange::with(self.id, |x| x.request.internal = true);
+            if let Some(name) = target.strip_prefix('@') {
+                return self.routes.named(name).ok_or_else(|| RequestError::because(ErrorKind::Host, format!("no route is named `{name}`")));
+            }
+            let set = exchange::with(self.id, |x| x.request.set_target(target));
+            set.map_err(|_| RequestError::because(ErrorKind::Host, format!("`{target}` is no URI")))?;
+        }
+        self.routes.find(self.id)
+    }
+
+    /// Takes a plan on and passes over its steps.
+    async fn enter(&mut self, plan: Result<Arc<Plan>, RequestError>) -> Result<Flow, RequestError> {
+        self.plan = plan?;
+        self.answered.replace(self.plan.clone());
+        let plan = &self.plan;
+        exchange::with(self.id, |x| {
+            x.route = plan.route.clone();
+            x.settable = plan.settable.clone();
+            x.document_root.clone_from(&plan.document_root);
+            x.body.limit = plan.body_limit;
+            if let Some(deadline) = plan.deadline {
+                x.deadline = x.started + deadline;
+            }
+            if plan.body_limit != 0 && x.body.unread() && x.body.announced.is_some_and(|n| n > plan.body_limit) {
+                return Err(RequestError::new(ErrorKind::BodyTooLarge));
+            }
+            Ok(())
+        })?;
+        self.pass().await
+    }
+
+    /// **The loop.**
+    async fn pass(&mut self) -> Result<Flow, RequestError> {
+        let plan = self.plan.clone();
+        let mut skip = None;
+        for step in &plan.steps {
+            if skip == Some(step.phase) {
+                continue;
+            }
+            skip = None;
+            exchange::with(self.id, |x| x.phase = step.phase);
+            let verdict = match &step.run {
+                Run::Set { variable, value } => self.set(variable, value),
+                Run::SetCall { plugin, variable } => self.set_call(*plugin, variable).await?,
+                Run::Call { plugin } => self.call(step.phase, *plugin).await?,
+                Run::Segment(segment) => match self.segment(segment).await? {
+                    Some(verdict) => verdict,
+                    None => return Ok(Flow::Answered),
+                },
+                Run::Respond(respond) => answer::respond(self.id, respond),
+                Run::Files(root) => match answer::files(self.id, root).await {
+                    Ok(body) => return self.send_file(body).await,
+                    Err(status) => Verdict::Exit(status),
+                },
+                Run::Nothing => return Err(not_found()),
+            };
+            if let Some(target) = self.elsewhere() {
+                return Ok(Flow::Elsewhere(target));
+            }
+            match verdict {
+                Verdict::Next if step.phase != Phase::Content => {}
+                Verdict::Done if step.phase != Phase::Content => skip = Some(step.phase),
+                Verdict::Next | Verdict::Done | Verdict::Exit(0) => {
+                    self.complete().await;
+                    return Ok(Flow::Answered);
+                }
+                Verdict::Exit(status) if status >= 300 && !self.has_output() => return Ok(Flow::Status(status)),
+                Verdict::Exit(status) => {
+                    exchange::with(self.id, |x| if !x.response.sent { x.response.status = status });
+                    self.complete().await;
+                    return Ok(Flow::Answered);
+                }
+            }
+        }
+        // Only `server_rewrite` ends here: every route has a content step.
+        Ok(Flow::Elsewhere(None))
+    }
+
+    /// Where a handler sent the request, if it did.
+    fn elsewhere(&self) -> Option<Option<String>> {
+        exchange::with(self.id, |x| {
+            if x.response.sent {
+                return None;
+            }
+            if let Some(target) = x.exec.take() {
+                x.reroute = false;
+                return Some(Some(target));
+            }
+            // Before a route is known there is nothing to find again.
+            (std::mem::take(&mut x.reroute) && x.phase != Phase::ServerRewrite).then_some(None)
+        })
+    }
+
+    fn has_output(&self) -> bool {
+        exchange::with(self.id, |x| x.response.ready || x.output.queued() > 0 || x.output.taken > 0)
+    }
+
+    /// The handlers are done: what they wrote is the whole answer.
+    async fn complete(&mut self) {
+        exchange::with(self.id, |x| {
+            if x.response.status == 0 {
+                x.response.status = 200;
+            }
+            if !x.output.ended {
+                x.output.whole |= !x.response.sent;
+                x.output.end();
+            }
+        });
+        self.publish(true).await;
+    }
+
+    fn set(&self, variable: &str, value: &crate::config::template::Template) -> Verdict {
+        exchange::with(self.id, |x| {
+            let text = answer::render(x, value);
+            answer::set_variable(x, variable, text);
+        });
+        Verdict::Next
+    }
+
+    async fn set_call(&self, plugin: usize, variable: &str) -> Result<Verdict, RequestError> {
+        let Runner::Pool(pool) = self.routes.runner(plugin) else { return Ok(Verdict::Next) };
+        let mut lease = pool.take(self.deadline()).await?;
+        let value = lease.instance()?.call_set(self.id, variable).await?;
+        lease.give_back();
+        if let Some(value) = value {
+            exchange::with(self.id, |x| answer::set_variable(x, variable, value));
+        }
+        Ok(Verdict::Next)
+    }
+
+    fn deadline(&self) -> Instant {
+        exchange::with(self.id, |x| x.deadline)
+    }
+
+    /// Calls an ordinary plugin's handler. When it writes, the head goes out while it is at work.
+    async fn call(&mut self, phase: Phase, plugin: usize) -> Result<Verdict, RequestError> {
+        let Runner::Pool(pool) = self.routes.runner(plugin).clone() else { return Ok(Verdict::Next) };
+        let mut lease = pool.take(self.deadline()).await?;
+        let id = self.id;
+        let result = {
+            let mut call = std::pin::pin!(lease.instance()?.call(phase, id));
+            loop {
+                let step = std::future::poll_fn(|cx| match call.as_mut().poll(cx) {
+                    std::task::Poll::Ready(result) => std::task::Poll::Ready(Some(result)),
+                    std::task::Poll::Pending if exchange::with(id, |x| x.response.ready && !x.response.sent) => std::task::Poll::Ready(None),
+                    std::task::Poll::Pending => std::task::Poll::Pending,
+                })
+                .await;
+                match step {
+                    Some(result) => break result,
+                    None => self.publish(false).await,
+                }
+            }
+        };
+        match result {
+            Ok(verdict) => {
+                lease.give_back();
+                Ok(verdict)
+            }
+            Err(CallError::Failed(text)) => {
+                lease.give_back();
+                Err(RequestError::because(ErrorKind::PluginFailed, CallError::Failed(text)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Runs a segment of a language runtime; `None` when its answer is on its way.
+    async fn segment(&mut self, segment: &plan::Segment) -> Result<Option<Verdict>, RequestError> {
+        let Runner::Pump(pump) = self.routes.runner(segment.plugin).clone() else { return Ok(Some(Verdict::Next)) };
+        let reactor = pump.reactor();
+        reactor::run(reactor, self.id, reactor::Call { segment: segment.number, from: 0 }, segment.forgets);
+        match self.outcome(reactor).await? {
+            Outcome::Finish { verdict: 0, .. } => Ok(Some(Verdict::Next)),
+            Outcome::Finish { verdict: 1, .. } => Ok(Some(Verdict::Done)),
+            Outcome::Finish { code, .. } => Ok(Some(Verdict::Exit(code))),
+            Outcome::Respond { .. } => {
+                self.publish(!segment.fused).await;
+                self.behind_answer(reactor).await?;
+                Ok(None)
+            }
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Waits while the handler behind a sent answer goes on writing.
+    async fn behind_answer(&self, reactor: u32) -> Result<(), RequestError> {
+        let end = exchange::wait(self.id, |x| {
+            if x.abort.is_some() {
+                return Some(Err(RequestError::new(ErrorKind::PluginDeadline)));
+            }
+            match x.outcome.take() {
+                Some(Outcome::Fail(text)) => Some(Err(RequestError::because(ErrorKind::PluginFailed, text))),
+                Some(Outcome::Lost) => Some(Err(RequestError::new(ErrorKind::PluginTrap))),
+                _ if !x.handler_running && x.output.ended => Some(Ok(())),
+                _ if !x.handler_running => {
+                    x.output.end();
+                    Some(Ok(()))
+                }
+                _ => None,
+            }
+        })
+        .await;
+        if end.is_err() && exchange::with(self.id, |x| x.handler_running) {
+            reactor::cancel(reactor, self.id);
+        }
+        end
+    }
+
+    /// Waits for what a reactor says of a job.
+    async fn outcome(&self, reactor: u32) -> Result<Outcome, RequestError> {
+        let outcome = exchange::wait(self.id, |x| match (x.outcome.take(), x.abort) {
+            (Some(outcome), _) => Some(Ok(outcome)),
+            (None, Some(abort)) => Some(Err(abort)),
+            (None, None) => None,
+        })
+        .await;
+        outcome.map_err(|abort| {
+            reactor::cancel(reactor, self.id);
+            exchange::with(self.id, |x| x.handler_running = false);
+            match abort {
+                Abort::Deadline => CallError::Deadline.into(),
+                Abort::ClientLeft => CallError::ClientLeft.into(),
+            }
+        })
+    }
+
+    fn unexpected(&self, outcome: Outcome) -> RequestError {
+        match outcome {
+            Outcome::Fail(text) => RequestError::because(ErrorKind::PluginFailed, text),
+            Outcome::Lost => RequestError::because(ErrorKind::PluginTrap, "the runtime that ran this request is gone"),
+            other => RequestError::because(ErrorKind::PluginTrap, format!("the runtime broke the protocol: {other:?}")),
+        }
+    }
+
+    /// Makes the head final: header filters (unless they have run), then the connection may take it.
+    async fn publish(&mut self, filters: bool) {
+        if exchange::with(self.id, |x| std::mem::replace(&mut x.response.ready, true) && x.response.sent) {
+            return;
+        }
+        if filters {
+            filter::head(self.id, &self.plan, &self.routes).await;
+        }
+        let filtered = filters && !self.plan.body_filters.is_empty();
+        exchange::with(self.id, |x| {
+            if let Some(status) = x.error_status {
+                x.response.status = status;
+            }
+            x.response.sent = true;
+            if filtered {
+                x.filtered = Some(Box::default());
+                x.holds += 1;
+            }
+        });
+        if filtered {
+            tokio::task::spawn_local(filter::body(self.id, self.plan.clone(), self.routes.clone()));
+        }
+    }
+
+    async fn send_file(&mut self, body: Option<crate::response::files::FileBody>) -> Result<Flow, RequestError> {
+        let Some(mut body) = body else {
+            self.complete().await;
+            return Ok(Flow::Answered);
+        };
+        exchange::with(self.id, |x| x.deadline = Instant::now() + std::time::Duration::from_secs(u64::from(u32::MAX)));
+        let mut first = true;
+        loop {
+            let piece = body.next().await;
+            let last = body.remaining() == 0;
+            match piece {
+                Ok(Some(bytes)) => exchange::with(self.id, |x| {
+                    x.output.push(bytes);
+                    if last {
+                        x.output.whole = first;
+                        x.output.end();
+                    }
+                }),
+                Ok(None) => exchange::with(self.id, |x| x.output.end()),
+                Err(error) => return Err(RequestError::host(error)),
+            }
+            if std::mem::take(&mut first) {
+                self.publish(true).await;
+            }
+            if last || !std::future::poll_fn(|cx| exchange::with(self.id, |x| x.output.poll_room(cx))).await {
+                return Ok(Flow::Answered);
+            }
+        }
+    }
+
+    /// Logs an error and gives the status that answers it; `None` when the head has gone already:
+    /// then the connection breaks off, so that the client sees that the answer is not whole.
+    fn fail(&self, error: RequestError) -> Option<u16> {
+        let status = crate::response::error_page::status(&error);
+        let level = match error.source {
+            crate::error::Source::Client => Level::Info,
+            crate::error::Source::Upstream | crate::error::Source::Plugin | crate::error::Source::Host => Level::Error,
+        };
+        let phase = exchange::with(self.id, |x| x.phase);
+        let plugin = self.plugin_of(phase);
+        let context = Context { plugin: plugin.as_deref(), phase: Some(phase.name()), ..Context::default() };
+        exchange::log(self.id, level, context, &error.to_string());
+        exchange::with(self.id, |x| {
+            if x.response.sent {
+                x.outgoing().break_off();
+                x.output.break_off();
+                return None;
+            }
+            x.output.reset();
+            Some(status)
+        })
+    }
+
+    /// Who ran last: the plugin of the first step of that phase, which is exact where a phase has one.
+    fn plugin_of(&self, phase: Phase) -> Option<String> {
+        let index = self.plan.steps.iter().filter(|step| step.phase <= phase).rev().find_map(|step| match &step.run {
+            Run::SetCall { plugin, .. } | Run::Call { plugin } | Run::Segment(plan::Segment { plugin, .. }) => Some(*plugin),
+            Run::Set { .. } | Run::Respond(_) | Run::Files(_) | Run::Nothing => None,
+        })?;
+        Some(self.routes.runner(index).name().to_owned())
+    }
+}
+
+fn not_found() -> RequestError {
+    RequestError::new(ErrorKind::NotFound)
+}

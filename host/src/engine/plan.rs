@@ -1,0 +1,130 @@
+//! A route's plan: the steps that its configuration comes to, compiled once, flat, so that the loop
+//! decides nothing that was known when the generation was built.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::config::template::Template;
+use crate::phase::Phase;
+use crate::response::files::Root;
+
+/// A plugin's place in the generation.
+pub type PluginIndex = usize;
+
+/// All that a request of one route goes through.
+#[derive(Default)]
+pub struct Plan {
+    /// nginx has no word for it; `$route` and the log name it.
+    pub route: Arc<str>,
+    /// From `set` to `content`, in order.
+    pub steps: Vec<Step>,
+    /// Run when the head is complete.
+    pub header_filters: Vec<Filter>,
+    /// Run on each piece of the body.
+    pub body_filters: Vec<Filter>,
+    /// Run when the answer has left.
+    pub log: Vec<Filter>,
+    /// The longest request body; 0 is no limit.
+    pub body_limit: u64,
+    /// How long the handlers may take together; `None` without plugins.
+    pub deadline: Option<Duration>,
+    /// Variables that `set` declares.
+    pub settable: Arc<[String]>,
+    /// What answers in place of an error, by status.
+    pub error_pages: Vec<(u16, Target)>,
+    /// Folder of `files`.
+    pub document_root: Option<Arc<str>>,
+}
+
+/// Where a request goes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A route, by its place.
+    Route(usize),
+    /// A URI of this server.
+    Uri(String),
+}
+
+/// One station of a plan.
+pub struct Step {
+    /// Its phase.
+    pub phase: Phase,
+    /// What runs.
+    pub run: Run,
+}
+
+/// What a step runs.
+pub enum Run {
+    /// A variable from a template.
+    Set {
+        /// Its name.
+        variable: String,
+        /// Its value.
+        value: Template,
+    },
+    /// A variable from a plugin's `set`.
+    SetCall {
+        /// The plugin.
+        plugin: PluginIndex,
+        /// Its name.
+        variable: String,
+    },
+    /// An ordinary plugin's handler.
+    Call {
+        /// The plugin.
+        plugin: PluginIndex,
+    },
+    /// Neighbouring steps of a language runtime.
+    Segment(Segment),
+    /// A fixed answer.
+    Respond(Respond),
+    /// Files of a folder.
+    Files(Root),
+    /// Nothing makes an answer here: 404.
+    Nothing,
+}
+
+/// Neighbouring steps of one language runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// The plugin.
+    pub plugin: PluginIndex,
+    /// Its number in the runtime's program.
+    pub number: u16,
+    /// The runtime forgets the job when the answer has ended.
+    pub forgets: bool,
+    /// The plan's filters are all in the segment: they have run when its answer crosses.
+    pub fused: bool,
+}
+
+/// A fixed answer, prepared.
+pub struct Respond {
+    /// The status.
+    pub status: u16,
+    /// Headers without variables.
+    pub headers: HeaderMap,
+    /// Headers with variables.
+    pub templates: Vec<(http::HeaderName, Template)>,
+    /// The body.
+    pub body: Text,
+}
+
+/// Text that may hold variables.
+pub enum Text {
+    /// It does not.
+    Fixed(Bytes),
+    /// It does.
+    Template(Template),
+}
+
+/// A step behind the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filter {
+    /// The plugin.
+    pub plugin: PluginIndex,
+    /// Of a language runtime: the segment that has these handlers.
+    pub segment: Option<u16>,
+}

@@ -1,0 +1,301 @@
+//! nginx's variables: by name and meaning, read from an exchange when somebody asks.
+
+use std::fmt::Write as _;
+
+use super::Exchange;
+use crate::time_cache;
+
+/// Why a variable could not be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetError {
+    /// No such variable.
+    Unknown,
+    /// The server computes it.
+    ReadOnly,
+}
+
+/// Variables that the server computes; `set` answers `ReadOnly` for these.
+const COMPUTED: &[&str] = &[
+    "args", "query_string", "is_args", "uri", "document_uri", "request_uri", "request_method", "request", "scheme", "host", "hostname",
+    "http_host", "remote_addr", "remote_port", "binary_remote_addr", "server_addr", "server_port", "server_name", "server_protocol",
+    "request_id", "request_time", "request_length", "request_body", "content_length", "content_type", "status", "bytes_sent",
+    "body_bytes_sent", "msec", "time_local", "time_iso8601", "connection", "connection_requests", "document_root", "request_filename",
+    "nginx_version", "pid", "https", "request_completion", "remote_user", "route",
+];
+
+/// The value of a variable; `None` when it is unset or unknown.
+pub fn value(x: &mut Exchange, name: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    write(x, name, &mut out).then_some(out)
+}
+
+/// Appends a variable's value; false when it is unset or unknown.
+pub fn write(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
+    if let Some((_, value)) = x.variables.iter().find(|(n, _)| n == name) {
+        out.extend_from_slice(value);
+        return true;
+    }
+    if let Some(argument) = name.strip_prefix("arg_") {
+        return find_argument(x.request.target.query().unwrap_or(""), argument).map(|v| out.extend_from_slice(v.as_bytes())).is_some();
+    }
+    if let Some(header) = name.strip_prefix("http_") {
+        return joined(&x.request.headers, header, out);
+    }
+    if let Some(header) = name.strip_prefix("sent_http_") {
+        return joined(&x.response.headers, header, out);
+    }
+    if let Some(cookie) = name.strip_prefix("cookie_") {
+        return find_cookie(x, cookie, out);
+    }
+    request_variable(x, name, out) || connection_variable(x, name, out) || answer_variable(x, name, out)
+}
+
+/// All values of a header, as nginx joins them.
+fn joined(headers: &http::HeaderMap, variable: &str, out: &mut Vec<u8>) -> bool {
+    let name: String = variable.chars().map(|c| if c == '_' { '-' } else { c.to_ascii_lowercase() }).collect();
+    let mut found = false;
+    for value in headers.get_all(name) {
+        if found {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(value.as_bytes());
+        found = true;
+    }
+    found
+}
+
+/// The first argument of that name, undecoded, without case, as `$arg_NAME` is in nginx.
+fn find_argument<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        key.eq_ignore_ascii_case(name).then_some(value)
+    })
+}
+
+fn find_cookie(x: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
+    for header in x.request.headers.get_all(http::header::COOKIE) {
+        for pair in header.as_bytes().split(|b| *b == b';') {
+            let pair = pair.trim_ascii();
+            if let Some(at) = pair.iter().position(|b| *b == b'=')
+                && pair[..at].eq_ignore_ascii_case(name.as_bytes())
+            {
+                out.extend_from_slice(&pair[at + 1..]);
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// The decoded path, as `$uri` is in nginx.
+pub fn decoded_path(x: &Exchange) -> std::borrow::Cow<'_, [u8]> {
+    percent_encoding::percent_decode_str(x.request.target.path()).into()
+}
+
+fn header<'a>(x: &'a Exchange, name: &http::HeaderName) -> Option<&'a [u8]> {
+    x.request.headers.get(name).map(http::HeaderValue::as_bytes)
+}
+
+fn request_variable(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
+    match name {
+        "uri" | "document_uri" => out.extend_from_slice(&decoded_path(x)),
+        "request_uri" => out.extend_from_slice(x.request.original.as_str().as_bytes()),
+        "args" | "query_string" => match x.request.target.query() {
+            Some(query) => out.extend_from_slice(query.as_bytes()),
+            None => return false,
+        },
+        "is_args" => out.extend_from_slice(if x.request.target.query().is_some_and(|q| !q.is_empty()) { b"?" } else { b"" }),
+        "request_method" => out.extend_from_slice(x.request.method.as_str().as_bytes()),
+        "request" => request_line(x, out),
+        "server_protocol" => out.extend_from_slice(protocol(x.request.version).as_bytes()),
+        "host" => out.extend_from_slice(x.request.host().to_ascii_lowercase().as_bytes()),
+        "content_length" => match header(x, &http::header::CONTENT_LENGTH) {
+            Some(value) => out.extend_from_slice(value),
+            None => return false,
+        },
+        "content_type" => match header(x, &http::header::CONTENT_TYPE) {
+            Some(value) => out.extend_from_slice(value),
+            None => return false,
+        },
+        "request_body" => match x.body.whole() {
+            Some(body) => out.extend_from_slice(body),
+            None => return false,
+        },
+        "request_id" => text(out, format_args!("{:032x}", x.id())),
+        "route" => out.extend_from_slice(x.route.as_bytes()),
+        "document_root" => match &x.document_root {
+            Some(root) => out.extend_from_slice(root.as_bytes()),
+            None => return false,
+        },
+        "request_filename" => match &x.document_root {
+            Some(root) => {
+                out.extend_from_slice(root.as_bytes());
+                out.extend_from_slice(&decoded_path(x));
+            }
+            None => return false,
+        },
+        "remote_user" => match remote_user(x) {
+            Some(user) => out.extend_from_slice(user.as_bytes()),
+            None => return false,
+        },
+        _ => return false,
+    }
+    true
+}
+
+fn connection_variable(x: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
+    let Some(connection) = &x.connection else { return false };
+    match name {
+        "remote_addr" => text(out, format_args!("{}", connection.remote.ip())),
+        "remote_port" => text(out, format_args!("{}", connection.remote.port())),
+        "binary_remote_addr" => match connection.remote.ip() {
+            std::net::IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
+            std::net::IpAddr::V6(ip) => out.extend_from_slice(&ip.octets()),
+        },
+        "server_addr" => text(out, format_args!("{}", connection.local.ip())),
+        "server_port" => text(out, format_args!("{}", connection.local.port())),
+        "server_name" => out.extend_from_slice(x.request.host().as_bytes()),
+        "connection" => text(out, format_args!("{}", connection.serial)),
+        "connection_requests" => text(out, format_args!("{}", x.request_number)),
+        "scheme" => out.extend_from_slice(b"http"),
+        _ => return false,
+    }
+    true
+}
+
+fn answer_variable(x: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
+    match name {
+        "status" => text(out, format_args!("{:03}", x.response.status)),
+        "body_bytes_sent" => text(out, format_args!("{}", x.output.taken)),
+        "bytes_sent" => text(out, format_args!("{}", x.output.taken + x.response.head_bytes())),
+        "request_time" => {
+            let elapsed = x.started.elapsed();
+            text(out, format_args!("{}.{:03}", elapsed.as_secs(), elapsed.subsec_millis()));
+        }
+        "request_length" => text(out, format_args!("{}", x.request.head_bytes() + x.body.bytes_read())),
+        "request_completion" => out.extend_from_slice(if x.output.ended && !x.output.broken { b"OK" } else { b"" }),
+        "msec" => {
+            let now = time_cache::now_ms();
+            text(out, format_args!("{}.{:03}", now / 1000, now % 1000));
+        }
+        "time_local" => out.extend_from_slice(&time_cache::common_log_time()),
+        "time_iso8601" => out.extend_from_slice(&time_cache::iso_time()),
+        "pid" => text(out, format_args!("{}", std::process::id())),
+        "hostname" => text(out, format_args!("{}", rustix::system::uname().nodename().to_string_lossy())),
+        "https" => {}
+        _ => return false,
+    }
+    true
+}
+
+fn text(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
+    let mut buffer = String::new();
+    // Writing to a string cannot fail.
+    let _infallible = buffer.write_fmt(arguments).is_ok();
+    out.extend_from_slice(buffer.as_bytes());
+}
+
+/// `HTTP/1.1`.
+#[must_use]
+pub fn protocol(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// The request's first line, for logs.
+pub fn request_line(x: &Exchange, out: &mut Vec<u8>) {
+    out.extend_from_slice(x.request.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(x.request.original.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(protocol(x.request.version).as_bytes());
+}
+
+/// The user of `Authorization: Basic`.
+fn remote_user(x: &Exchange) -> Option<String> {
+    let header = std::str::from_utf8(header(x, &http::header::AUTHORIZATION)?).ok()?;
+    let (scheme, encoded) = header.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = base64_decode(encoded.trim().as_bytes())?;
+    let user = decoded.split(|b| *b == b':').next()?;
+    String::from_utf8(user.to_vec()).ok()
+}
+
+fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut bits, mut count) = (0u32, 0);
+    for byte in text.iter().filter(|b| **b != b'=') {
+        let digit = ALPHABET.iter().position(|a| a == byte)?;
+        bits = (bits << 6) | u32::try_from(digit).ok()?;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            out.push(u8::try_from((bits >> count) & 0xff).ok()?);
+        }
+    }
+    Some(out)
+}
+
+/// Sets a variable of the route, or `args`.
+///
+/// # Errors
+/// When there is no such variable, or the server computes it.
+pub fn set(x: &mut Exchange, name: &str, value: Vec<u8>) -> Result<(), SetError> {
+    if name == "args" {
+        let text = String::from_utf8_lossy(&value);
+        let target = if text.is_empty() { x.request.target.path().to_owned() } else { format!("{}?{text}", x.request.target.path()) };
+        return x.request.set_target(&target).map_err(|_| SetError::ReadOnly);
+    }
+    if let Some(slot) = x.variables.iter_mut().find(|(n, _)| n == name) {
+        slot.1 = value;
+        return Ok(());
+    }
+    if x.settable.iter().any(|n| n == name) {
+        x.variables.push((name.to_owned(), value));
+        return Ok(());
+    }
+    let computed = COMPUTED.contains(&name) || ["arg_", "http_", "sent_http_", "cookie_"].iter().any(|p| name.starts_with(p));
+    Err(if computed { SetError::ReadOnly } else { SetError::Unknown })
+}
+
+/// The path that is routed: decoded, slashes merged, `.` and `..` resolved, as nginx does it; `None`
+/// when it leads above the root or holds a zero byte.
+#[must_use]
+pub fn normal_path(request: &super::Request) -> Option<std::borrow::Cow<'_, [u8]>> {
+    let raw = request.target.path();
+    let bytes = raw.as_bytes();
+    if memchr::memchr(b'%', bytes).is_none() && !raw.contains("//") && !raw.contains("/.") {
+        return Some(std::borrow::Cow::Borrowed(bytes));
+    }
+    let decoded: Vec<u8> = percent_encoding::percent_decode(bytes).collect();
+    if decoded.contains(&0) {
+        return None;
+    }
+    let mut parts: Vec<&[u8]> = Vec::new();
+    let mut folder = true;
+    for part in decoded.split(|b| *b == b'/').skip(1) {
+        folder = matches!(part, b"" | b"." | b"..");
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    let mut path = Vec::with_capacity(decoded.len());
+    for part in &parts {
+        path.push(b'/');
+        path.extend_from_slice(part);
+    }
+    if folder || path.is_empty() {
+        path.push(b'/');
+    }
+    Some(path.into())
+}

@@ -1,0 +1,105 @@
+//! What a language runtime is to run: its handlers and the segments of all plans that name it, as the
+//! JSON document of `docs/reactor.md`.
+
+use serde_json::{Value, json};
+
+use crate::config::model::{Config, LuaHandler};
+use crate::exchange::output::WINDOW;
+use crate::phase::Phase;
+use crate::plugin::WorkerHandlers;
+
+/// A program in the making.
+#[derive(Default)]
+pub(super) struct Program {
+    handlers: Vec<Value>,
+    segments: Vec<Value>,
+    init: Vec<u16>,
+    /// Handlers that run when a worker starts and leaves.
+    pub(super) worker: WorkerHandlers,
+}
+
+/// A segment's handlers, by number.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SegmentHandlers {
+    pub(super) steps: Vec<u16>,
+    pub(super) header_filter: Vec<u16>,
+    pub(super) body_filter: Vec<u16>,
+    pub(super) log: Vec<u16>,
+    pub(super) last: bool,
+}
+
+fn number(place: usize) -> anyhow::Result<u16> {
+    u16::try_from(place).map_err(|_| anyhow::anyhow!("more than 65,535 handlers or segments in one Lua plugin"))
+}
+
+impl Program {
+    /// Adds a handler; `variable` for the phase `set`.
+    pub(super) fn handler(&mut self, handler: &LuaHandler, variable: Option<&str>) -> anyhow::Result<u16> {
+        let source = &handler.source;
+        let value = json!({
+            "phase": handler.phase.name(),
+            "variable": variable,
+            "chunk": source.chunk,
+            "line": source.line,
+            "source": source.source,
+        });
+        // The same code in the same place is one handler, however many routes it stands on.
+        let place = match self.handlers.iter().position(|known| *known == value) {
+            Some(place) => place,
+            None => {
+                self.handlers.push(value);
+                self.handlers.len() - 1
+            }
+        };
+        let number = number(place)?;
+        match handler.phase {
+            Phase::Init => self.init.push(number),
+            Phase::InitWorker => self.worker.init.push(number),
+            Phase::ExitWorker => self.worker.exit.push(number),
+            _ => {}
+        }
+        Ok(number)
+    }
+
+    /// Adds a segment.
+    pub(super) fn segment(&mut self, segment: &SegmentHandlers) -> anyhow::Result<u16> {
+        let value = json!({
+            "steps": segment.steps,
+            "header_filter": segment.header_filter,
+            "body_filter": segment.body_filter,
+            "log": segment.log,
+            "last": segment.last,
+        });
+        let place = match self.segments.iter().position(|known| *known == value) {
+            Some(place) => place,
+            None => {
+                self.segments.push(value);
+                self.segments.len() - 1
+            }
+        };
+        number(place)
+    }
+
+    /// The document.
+    pub(super) fn json(&self, config: &Config, plugin: usize, seed: u64) -> String {
+        let plugin = &config.plugins[plugin];
+        let root = std::path::absolute(&config.root).unwrap_or_else(|_| config.root.clone());
+        json!({
+            "plugin": plugin.name,
+            "config": plugin.config,
+            "root": root,
+            "seed": seed,
+            "limits": {
+                "cpu_ms": u64::try_from(plugin.limits.cpu.as_millis()).unwrap_or(u64::MAX),
+                "memory": plugin.limits.memory(true),
+                "window": WINDOW,
+            },
+            "handlers": self.handlers,
+            "init": self.init,
+            "init_worker": self.worker.init,
+            "exit_worker": self.worker.exit,
+            "segments": self.segments,
+        })
+        .to_string()
+    }
+}

@@ -1,0 +1,132 @@
+//! Which host function may be called in which phase: one table, so that the run-time check, the
+//! documentation in `wit/` and the test that compares them cannot differ.
+
+use super::{Phase, PhaseSet};
+
+const ALL: PhaseSet = PhaseSet::ALL;
+const WAITING: PhaseSet = PhaseSet::ALL.difference(PhaseSet::of(&[Phase::Init]));
+const EXCHANGE: PhaseSet = PhaseSet::of(&[
+    Phase::ServerRewrite,
+    Phase::Set,
+    Phase::Rewrite,
+    Phase::Access,
+    Phase::Precontent,
+    Phase::Content,
+    Phase::Balancer,
+    Phase::HeaderFilter,
+    Phase::BodyFilter,
+    Phase::Log,
+]);
+const BEFORE_LOG: PhaseSet = EXCHANGE.difference(PhaseSet::of(&[Phase::Log]));
+const REQUEST_HEAD: PhaseSet = PhaseSet::of(&[
+    Phase::ServerRewrite,
+    Phase::Rewrite,
+    Phase::Access,
+    Phase::Precontent,
+    Phase::Content,
+    Phase::HeaderFilter,
+]);
+const HANDLERS: PhaseSet = PhaseSet::of(&[
+    Phase::Rewrite,
+    Phase::Access,
+    Phase::Precontent,
+    Phase::Content,
+]);
+const ANSWER: PhaseSet = HANDLERS.with(Phase::ServerRewrite);
+
+/// Every host function with the phases in which it may be called, in the order of `wit/`.
+pub const RULES: &[(&str, PhaseSet)] = &[
+    ("config.json", ALL),
+    ("config.plugin-name", ALL),
+    ("context.get", EXCHANGE),
+    ("context.set", EXCHANGE),
+    ("error-log.max-level", ALL),
+    ("error-log.write", ALL),
+    ("exchange.connection", EXCHANGE),
+    ("exchange.exec", HANDLERS),
+    ("exchange.id", EXCHANGE),
+    ("operation.operation.ready", WAITING),
+    ("operation.wait-any", WAITING),
+    ("reactor.next", WAITING),
+    ("reactor.program", ALL),
+    ("reactor.select", ALL),
+    ("reactor.watch", WAITING),
+    ("request.add-header", REQUEST_HEAD),
+    ("request.begin-read-body", HANDLERS),
+    ("request.discard-body", HANDLERS),
+    ("request.end-read-body", HANDLERS),
+    ("request.get-header", EXCHANGE),
+    ("request.get-headers", EXCHANGE),
+    ("request.head", EXCHANGE),
+    ("request.method", EXCHANGE),
+    ("request.read", HANDLERS),
+    ("request.read-body", HANDLERS),
+    ("request.set-body", HANDLERS),
+    ("request.set-header", REQUEST_HEAD),
+    ("request.set-method", REQUEST_HEAD),
+    ("request.set-uri", REQUEST_HEAD),
+    ("request.uri", EXCHANGE),
+    ("response.add-header", BEFORE_LOG),
+    ("response.begin-write", ANSWER),
+    ("response.end-write", ANSWER),
+    ("response.finish", ANSWER),
+    ("response.get-header", EXCHANGE),
+    ("response.get-headers", EXCHANGE),
+    ("response.head-sent", EXCHANGE),
+    ("response.send", ANSWER),
+    ("response.set-header", BEFORE_LOG),
+    ("response.set-status", BEFORE_LOG),
+    ("response.status", EXCHANGE),
+    ("response.write", ANSWER),
+    ("shared-dict.dict", ALL),
+    ("time.local-offset", ALL),
+    ("time.monotonic", ALL),
+    ("time.now", ALL),
+    ("time.update", ALL),
+    ("timers.begin-sleep", WAITING),
+    ("timers.cancel", WAITING),
+    ("timers.end-sleep", WAITING),
+    ("timers.sleep", WAITING),
+    ("timers.start", WAITING),
+    ("variable.get", EXCHANGE),
+    ("variable.get-many", EXCHANGE),
+    ("variable.set", EXCHANGE),
+    ("worker.count", ALL),
+    ("worker.exiting", ALL),
+    ("worker.id", ALL),
+    ("worker.pid", ALL),
+    ("worker.prefix", ALL),
+    ("worker.random", ALL),
+];
+
+/// The phases of one function, to be asked for in a constant: an unknown name does not compile.
+#[must_use]
+#[expect(
+    clippy::panic,
+    reason = "evaluated at compile time: an unknown name is a compile error"
+)]
+pub const fn of(function: &str) -> PhaseSet {
+    let mut i = 0;
+    while i < RULES.len() {
+        if same(RULES[i].0, function) {
+            return RULES[i].1;
+        }
+        i += 1;
+    }
+    panic!("no such host function")
+}
+
+const fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut i = 0;
+    while i < a.len() {
+        if a[i] != b[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}

@@ -1,0 +1,171 @@
+//! A worker's instances of one ordinary plugin: taken for a call, given back after it, dropped after
+//! a fault. Nothing is shared with other workers, so nothing is locked.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::instance::Instance;
+use super::{CallError, Plugin};
+use crate::api::{Started, WorkerInfo};
+use crate::config::model::Isolation;
+use crate::exchange::NO_EXCHANGE;
+use crate::observe::error_log::{self, Context, Level};
+use crate::phase::Phase;
+
+/// A worker's instances of one plugin.
+pub struct Pool {
+    /// Whose.
+    pub plugin: Arc<Plugin>,
+    worker: WorkerInfo,
+    idle: RefCell<Vec<Instance>>,
+    permits: Arc<Semaphore>,
+    waiting: Cell<usize>,
+    timers: RefCell<HashMap<u64, (u64, AbortHandle)>>,
+}
+
+/// An instance on loan. Dropped without [`Lease::give_back`] it is gone: a call that did not end
+/// leaves the guest in a state that nobody knows.
+pub struct Lease {
+    instance: Option<Instance>,
+    pool: Rc<Pool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    /// The instance.
+    ///
+    /// # Errors
+    /// Never while the lease lasts; the type says it without a panic.
+    pub fn instance(&mut self) -> Result<&mut Instance, CallError> {
+        self.instance.as_mut().ok_or(CallError::Exhausted("the instance has been given back"))
+    }
+
+    /// The call ended well: the next request may have the instance.
+    pub fn give_back(mut self) {
+        let Some(mut instance) = self.instance.take() else { return };
+        let started = instance.take_timers();
+        if !started.new.is_empty() || !started.cancelled.is_empty() {
+            Pool::arm(&self.pool, started);
+        }
+        if self.pool.plugin.isolation == Isolation::Pooled {
+            self.pool.idle.borrow_mut().push(instance);
+        }
+    }
+}
+
+impl Pool {
+    /// An empty pool; the first request makes the first instance.
+    #[must_use]
+    pub fn new(plugin: Arc<Plugin>, worker: WorkerInfo) -> Rc<Self> {
+        let permits = Arc::new(Semaphore::new(plugin.limits.instances));
+        Rc::new(Self {
+            plugin,
+            worker,
+            idle: RefCell::default(),
+            permits,
+            waiting: Cell::new(0),
+            timers: RefCell::default(),
+        })
+    }
+
+    /// Takes an instance, makes one, or waits for one until `deadline`.
+    ///
+    /// # Errors
+    /// When too many wait, none comes free in time, or the start fails.
+    pub async fn take(self: &Rc<Self>, deadline: std::time::Instant) -> Result<Lease, CallError> {
+        let permit = match self.permits.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.wait(deadline).await?,
+        };
+        let idle = self.idle.borrow_mut().pop();
+        let instance = match idle {
+            Some(instance) => instance,
+            None => Instance::new(&self.plugin, self.worker.clone()).await?,
+        };
+        Ok(Lease { instance: Some(instance), pool: self.clone(), _permit: permit })
+    }
+
+    async fn wait(&self, deadline: std::time::Instant) -> Result<OwnedSemaphorePermit, CallError> {
+        struct Waiting<'a>(&'a Cell<usize>);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() - 1);
+            }
+        }
+        if self.waiting.get() >= self.plugin.limits.queue {
+            return Err(CallError::Exhausted("too many requests wait (limits.queue)"));
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        let _waiting = Waiting(&self.waiting);
+        match tokio::time::timeout_at(Instant::from_std(deadline), self.permits.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(CallError::Exhausted("the plugin is being replaced")),
+            Err(_) => Err(CallError::Exhausted("all are busy until the deadline (limits.instances)")),
+        }
+    }
+
+    fn arm(self: &Rc<Self>, started: Started) {
+        for id in started.cancelled {
+            if let Some((_, timer)) = self.timers.borrow_mut().remove(&id) {
+                timer.abort();
+            }
+        }
+        for timer in started.new {
+            let pool = self.clone();
+            let task = tokio::task::spawn_local(async move {
+                tokio::time::sleep(timer.delay).await;
+                loop {
+                    pool.fire(timer.token, false).await;
+                    if timer.every.is_zero() || pool.worker.exiting.load(std::sync::atomic::Ordering::Relaxed) {
+                        break;
+                    }
+                    tokio::time::sleep(timer.every).await;
+                }
+                pool.timers.borrow_mut().remove(&timer.id);
+            });
+            self.timers.borrow_mut().insert(timer.id, (timer.token, task.abort_handle()));
+        }
+    }
+
+    async fn fire(self: &Rc<Self>, token: u64, premature: bool) {
+        let result = async {
+            let mut lease = self.take(std::time::Instant::now() + self.plugin.limits.deadline).await?;
+            let result = lease.instance()?.call_timer(token, premature).await;
+            if matches!(result, Ok(()) | Err(CallError::Failed(_))) {
+                lease.give_back();
+            }
+            result
+        };
+        if let Err(error) = Box::pin(result).await {
+            self.report(Phase::Timer, &error);
+        }
+    }
+
+    fn report(&self, phase: Phase, error: &CallError) {
+        let context = Context { plugin: Some(&self.plugin.info.name), phase: Some(phase.name()), ..Context::default() };
+        error_log::write(Level::Error, &context, error.to_string());
+    }
+
+    /// The generation ends: pending timers fire as premature, idle instances run `exit-worker`.
+    pub async fn close(self: Rc<Self>) {
+        let pending: Vec<_> = self.timers.borrow_mut().drain().map(|(_, timer)| timer).collect();
+        for (token, task) in pending {
+            task.abort();
+            self.fire(token, true).await;
+        }
+        let idle = std::mem::take(&mut *self.idle.borrow_mut());
+        if self.plugin.phases().contains(Phase::ExitWorker) {
+            for mut instance in idle {
+                if let Err(error) = instance.call_plain(Phase::ExitWorker, NO_EXCHANGE).await {
+                    self.report(Phase::ExitWorker, &error);
+                }
+            }
+        }
+    }
+}

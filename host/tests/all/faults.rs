@@ -1,0 +1,184 @@
+//! A handler that goes wrong costs its own request: 500 with the reason in the log, the next
+//! request works, and the others are served meanwhile.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, get};
+use crate::harness::Server;
+
+/// How long a request beside a bad one may take: far more than it needs, far less than the bad one's
+/// limits would hold it up if it had the worker to itself.
+const BESIDE: Duration = Duration::from_millis(1500);
+
+const LUA: &str = r#"
+[server]
+workers = 1
+
+[plugin.lua]
+limits = { memory = "64m" }
+
+[[route]]
+path = "/hello"
+lua.content = "ngx.say('hello')"
+
+[[route]]
+path = "/loop"
+lua.content = "while true do end"
+
+[[route]]
+path = "/loop-in-pcall"
+lua.content = "while true do pcall(function() while true do end end) end"
+
+[[route]]
+path = "/pattern"
+lua.content = "ngx.say(string.find(string.rep('a', 100000), string.rep('a-', 30) .. 'b'))"
+
+[[route]]
+path = "/alloc"
+lua.content = "local t = {} for i = 1, 1e9 do t[i] = { i } end"
+
+[[route]]
+path = "/string"
+lua.content = "local s = 'x' while true do s = s .. s end"
+
+[[route]]
+path = "/recurse"
+lua.content = "local function f() return 1 + f() end f()"
+
+[[route]]
+path = "/recurse-in-gsub"
+lua.content = "local function f() return (('x'):gsub('x', f)) end f()"
+
+[[route]]
+path = "/parse"
+lua.content = "assert(loadstring('return ' .. string.rep('(', 100000)))"
+"#;
+
+const RUST: &str = r#"
+[server]
+workers = 1
+
+[plugin.faulty]
+component = "{guests}/faulty.wasm"
+limits = { memory = "32m", cpu = "100ms" }
+
+[[route]]
+path = "/*"
+content = "faulty"
+
+[[route]]
+path = "/hello"
+respond = { status = 200, body = "hello" }
+"#;
+
+/// Sends a bad request, and good ones while it runs; then demands that all is well.
+fn survives(server: &Server, path: &str, reason: &str) {
+    let mark = server.mark();
+    let port = server.port();
+    let mut bad = Client::connect(port);
+    let mut beside = Client::connect(port);
+    bad.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    let mut worst = Duration::ZERO;
+    for _ in 0..20 {
+        let start = Instant::now();
+        let response = beside
+            .get("/hello")
+            .unwrap_or_else(|error| panic!("beside {path}: {error}"));
+        worst = worst.max(start.elapsed());
+        assert_eq!(
+            response.status,
+            200,
+            "beside {path}; log:\n{}",
+            server.log_since(mark)
+        );
+    }
+    let response = bad
+        .response(false)
+        .unwrap_or_else(|error| panic!("{path}: {error}"));
+    assert_eq!(
+        response.status,
+        500,
+        "{path}; log:\n{}",
+        server.log_since(mark)
+    );
+    server.wait_log(reason, mark);
+    assert!(worst < BESIDE, "{path}: a request beside it took {worst:?}");
+    assert_eq!(get(port, "/hello").status, 200, "after {path}");
+}
+
+#[test]
+fn lua() {
+    let server = Server::start(LUA, &[]);
+    assert_eq!(get(server.port(), "/hello").text(), "hello\n");
+    let faults = [
+        ("/loop", r"\[error\].*(cpu|CPU|time)"),
+        ("/loop-in-pcall", r"\[error\].*(cpu|CPU|time)"),
+        ("/pattern", r"\[error\].*(cpu|CPU|time|too complex)"),
+        ("/alloc", r"\[error\].*memory"),
+        ("/string", r"\[error\].*(memory|too (large|long))"),
+        ("/recurse", r"\[error\].*stack overflow"),
+        ("/recurse-in-gsub", r"\[error\].*(stack overflow|C levels)"),
+        ("/parse", r"\[error\].*(C levels|overflow|too many)"),
+    ];
+    for (path, reason) in faults {
+        survives(&server, path, reason);
+    }
+    // A fault of one request leaves the others' waiting handlers alone.
+    server.stop(rustix::process::Signal::QUIT);
+}
+
+#[test]
+fn rust() {
+    let server = Server::start(RUST, &[]);
+    let faults = [
+        ("/panic", r"\[error\].*faulty.*(panic|unreachable|trap)"),
+        ("/loop", r"\[error\].*faulty.*(cpu|CPU|time)"),
+        ("/alloc", r"\[error\].*faulty.*(memory|unreachable|trap)"),
+        ("/recurse", r"\[error\].*faulty.*(stack|recurs|trap)"),
+    ];
+    for (path, reason) in faults {
+        for _ in 0..3 {
+            survives(&server, path, reason);
+        }
+    }
+    server.stop(rustix::process::Signal::QUIT);
+}
+
+#[test]
+fn waiting_lua_requests_outlive_a_fault_of_another() {
+    let config = r#"
+[server]
+workers = 1
+
+[[route]]
+path = "/sleep"
+lua.content = "ngx.sleep(1) ngx.say('awake')"
+
+[[route]]
+path = "/error"
+lua.content = "error('boom')"
+
+[[route]]
+path = "/loop"
+lua.content = "while true do end"
+"#;
+    let server = Server::start(config, &[]);
+    let port = server.port();
+    thread::scope(|scope| {
+        let sleepers: Vec<_> = (0..10)
+            .map(|_| scope.spawn(move || get(port, "/sleep")))
+            .collect();
+        for path in ["/error", "/loop", "/error"] {
+            assert_eq!(get(port, path).status, 500);
+        }
+        for sleeper in sleepers {
+            let response = sleeper.join().unwrap();
+            assert_eq!(
+                (response.status, response.text().as_str()),
+                (200, "awake\n")
+            );
+        }
+    });
+    server.stop(rustix::process::Signal::QUIT);
+}

@@ -1,0 +1,83 @@
+//! The access log: where its lines go, what stands in them, and that USR1 opens the file anew.
+
+use std::fs;
+use std::time::Instant;
+
+use regex::Regex;
+use rustix::process::Signal;
+
+use crate::client::{Client, get};
+use crate::harness::Server;
+use crate::process::PATIENCE;
+
+fn config(access_log: &str) -> String {
+    format!(
+        "[server]\nlisten = [\"127.0.0.1:8000\", \"127.0.0.1:8001\"]\nworkers = 1\naccess_log = {access_log}\n\n\
+         [[route]]\npath = \"/hello\"\nrespond = {{ status = 200, body = \"hello\" }}\n"
+    )
+}
+
+/// Waits for a line on standard output.
+fn line(server: &mut Server, pattern: &str) -> String {
+    let stdout = std::sync::Arc::clone(&server.process().stdout);
+    let found = stdout.wait_for(&Regex::new(pattern).unwrap(), 0, PATIENCE);
+    found.unwrap_or_else(|| panic!("no match of {pattern} in {:?}", stdout.since(0)))
+}
+
+#[test]
+fn combined() {
+    let mut server = Server::start(&config("{ path = \"-\" }"), &[]);
+    let ports = server.ports().to_vec();
+    // Both listeners serve.
+    for port in ports {
+        let mut client = Client::connect(port);
+        client.send(
+            "GET /hello?a=1 HTTP/1.1\r\nHost: x\r\nUser-Agent: tester\r\nReferer: here\r\n\r\n",
+        );
+        assert_eq!(client.response(false).unwrap().status, 200);
+    }
+    let request = r#""GET /hello\?a=1 HTTP/1\.1" 200 5 "here" "tester""#;
+    line(
+        &mut server,
+        &format!(r"(?m)^127\.0\.0\.1 - - \[[^\]]+\] {request}$"),
+    );
+    server.stop(Signal::QUIT);
+}
+
+#[test]
+fn json() {
+    let mut server = Server::start(&config("{ path = \"-\", format = \"json\" }"), &[]);
+    get(server.port(), "/hello");
+    let line = line(&mut server, r"(?m)^\{.*\}$");
+    let value: serde_json::Value = serde_json::from_str(&line).expect(&line);
+    assert_eq!(value["status"].as_u64(), Some(200), "{line}");
+    server.stop(Signal::QUIT);
+}
+
+#[test]
+fn usr1_opens_the_file_anew() {
+    let mut server = Server::start(
+        &config("{ path = \"access.log\", format = \"$uri $status\" }"),
+        &[],
+    );
+    let path = server.folder().path().join("access.log");
+    get(server.port(), "/hello");
+    let moved = path.with_extension("old");
+    fs::rename(&path, &moved).unwrap();
+    server.process().signal(Signal::USR1);
+    let deadline = Instant::now() + PATIENCE;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "USR1 opened no new file");
+        get(server.port(), "/other");
+    }
+    get(server.port(), "/last");
+    // The lines are written when the server ends, at the latest; its folder goes with it.
+    let (first, second) = server.stop_and(Signal::QUIT, || {
+        (
+            fs::read_to_string(&moved).unwrap(),
+            fs::read_to_string(&path).unwrap(),
+        )
+    });
+    assert!(first.starts_with("/hello 200\n"), "{first}");
+    assert!(second.ends_with("/last 404\n"), "{second}");
+}

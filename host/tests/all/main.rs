@@ -1,0 +1,37 @@
+//! The tests that drive the built binary as a user does: configuration in, requests in, answers and
+//! log lines out. One binary, so that it links once; it does not link the server's library.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so by panicking"
+)]
+#![expect(
+    clippy::print_stderr,
+    reason = "a skipped test says on stderr why it did not run"
+)]
+#![expect(
+    clippy::disallowed_types,
+    reason = "these tests measure another process, in real time"
+)]
+
+mod bundled;
+mod case;
+mod cases;
+mod client;
+mod config_errors;
+mod docs;
+mod faults;
+mod harness;
+mod http;
+mod isolation;
+mod logs;
+mod nginx;
+mod openresty;
+mod process;
+mod reload;
+mod tidy;
+mod tools;
+mod waiting;
+mod wit_docs;

@@ -1,0 +1,22 @@
+/* What the plugin adds to Lua in C: the seed of its string hash, and the count of work done in C. */
+#define LUA_CORE
+#include "lua.h"
+
+/* Set before a state is opened. */
+unsigned int phasor_seed = 0x5bd1e995u;
+
+/* How much work a C loop may do between two looks at the clock (about a millisecond). */
+#define WORK_PER_CHECK 200000
+
+static long work = WORK_PER_CHECK;
+
+/* In Rust: raises when the running handler's CPU budget is spent. */
+void phasor_check_budget (lua_State *L);
+
+void phasor_tick (lua_State *L, size_t n) {
+  work -= (long)n + 1;
+  if (work <= 0) {
+    work = WORK_PER_CHECK;
+    phasor_check_budget(L);
+  }
+}

@@ -1,0 +1,458 @@
+//! `ngx.shared.DICT`: OpenResty's results and error strings over the host's shared dicts.
+#![expect(unsafe_code, reason = "C functions for Lua")]
+
+use crate::bindings::phasor::plugin::shared_dict::{Dict, DictError, Mode, Side, Value};
+use crate::ffi::{self, State};
+use crate::vm::vm;
+use std::ffi::c_int;
+
+/// OpenResty's longest key.
+const MAX_KEY: usize = 65_535;
+
+/// OpenResty's text for an error.
+fn text(e: DictError) -> &'static [u8] {
+    match e {
+        DictError::UnknownDict => b"no such dict",
+        DictError::Refused => b"not allowed",
+        DictError::NotFound => b"not found",
+        DictError::Exists => b"exists",
+        DictError::NoMemory => b"no memory",
+        DictError::NotANumber => b"not a number",
+        DictError::IsAList => b"value is a list",
+        DictError::NotAList => b"value not a list",
+        DictError::Invalid => b"bad value type",
+    }
+}
+
+/// The dict in argument 1.
+unsafe fn dict(l: *mut State) -> &'static Dict {
+    // SAFETY: a userdata of this type holds a dict as long as Lua does.
+    unsafe {
+        let place: *const Dict = ffi::lua_touserdata(l, 1).cast();
+        if place.is_null() || ffi::luaL_testudata(l, 1, c"phasor.shared".as_ptr()).is_null() {
+            ffi::error(l, b"bad \"zone\" argument");
+        }
+        vm().select();
+        &*place
+    }
+}
+
+/// The key in argument 2, or why it is none.
+unsafe fn key<'a>(l: *mut State) -> Result<&'a [u8], &'static [u8]> {
+    // SAFETY: a number is converted on the stack.
+    unsafe {
+        match ffi::lua_type(l, 2) {
+            ffi::TNIL | ffi::TNONE => Err(b"nil key"),
+            ffi::TSTRING | ffi::TNUMBER => match ffi::to_bytes(l, 2) {
+                Some(b"") => Err(b"empty key"),
+                Some(key) if key.len() > MAX_KEY => Err(b"key too long"),
+                Some(key) => Ok(key),
+                None => Err(b"nil key"),
+            },
+            _ => {
+                ffi::luaL_tolstring(l, 2, std::ptr::null_mut());
+                ffi::lua_replace(l, 2);
+                Ok(ffi::to_bytes(l, 2).unwrap_or_default())
+            }
+        }
+    }
+}
+
+unsafe fn push_value(l: *mut State, value: &Value) {
+    // SAFETY: called by Lua.
+    unsafe {
+        match value {
+            Value::Nil => ffi::lua_pushnil(l),
+            Value::Boolean(b) => ffi::lua_pushboolean(l, c_int::from(*b)),
+            Value::Number(n) => ffi::lua_pushnumber(l, *n),
+            Value::Bytes(b) => ffi::push_bytes(l, b),
+        }
+    }
+}
+
+/// The value in argument `idx`; `None` for a type that a dict cannot hold.
+unsafe fn to_value(l: *mut State, idx: c_int) -> Option<Value> {
+    // SAFETY: called by Lua.
+    unsafe {
+        Some(match ffi::lua_type(l, idx) {
+            ffi::TNIL | ffi::TNONE => Value::Nil,
+            ffi::TBOOLEAN => Value::Boolean(ffi::lua_toboolean(l, idx) != 0),
+            ffi::TNUMBER => Value::Number(ffi::lua_tonumberx(l, idx, std::ptr::null_mut())),
+            ffi::TSTRING => Value::Bytes(ffi::to_bytes(l, idx)?.to_vec()),
+            _ => return None,
+        })
+    }
+}
+
+/// Seconds as Lua gives them, in milliseconds.
+unsafe fn ttl(l: *mut State, idx: c_int, what: &std::ffi::CStr) -> u64 {
+    // SAFETY: called by Lua.
+    unsafe {
+        let seconds = ffi::opt_number(l, idx, 0.0);
+        if seconds < 0.0 {
+            ffi::arg_error(l, idx, what);
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative; saturates")]
+        let milliseconds = (seconds * 1000.0) as u64;
+        milliseconds
+    }
+}
+
+unsafe fn fetch(l: *mut State, with_stale: bool) -> c_int {
+    // SAFETY: called by Lua; the entry leaks if Lua runs out of memory here.
+    unsafe {
+        let dict = dict(l);
+        let key = match key(l) {
+            Ok(key) => key,
+            Err(e) => return ffi::nil_error(l, e),
+        };
+        match dict.get(key, with_stale) {
+            Ok(Some(entry)) => {
+                push_value(l, &entry.value);
+                if entry.flags != 0 {
+                    ffi::lua_pushnumber(l, f64::from(entry.flags));
+                } else if with_stale {
+                    ffi::lua_pushnil(l);
+                } else {
+                    return 1;
+                }
+                if !with_stale {
+                    return 2;
+                }
+                ffi::lua_pushboolean(l, c_int::from(entry.stale));
+                3
+            }
+            Ok(None) => {
+                ffi::lua_pushnil(l);
+                1
+            }
+            Err(e) => ffi::nil_error(l, text(e)),
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn get(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe { fetch(l, false) }
+}
+
+unsafe extern "C-unwind" fn get_stale(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe { fetch(l, true) }
+}
+
+unsafe fn store(l: *mut State, mode: Mode) -> c_int {
+    // SAFETY: called by Lua; the value is gone before anything raises.
+    unsafe {
+        let dict = dict(l);
+        let ttl = ttl(l, 4, c"bad \"exptime\" argument");
+        let flags = u32::try_from(ffi::opt_integer(l, 5, 0)).unwrap_or(0);
+        let key = match key(l) {
+            Ok(key) => key,
+            Err(e) => return ffi::nil_error(l, e),
+        };
+        let outcome = match to_value(l, 3) {
+            Some(value) => {
+                if matches!(value, Value::Nil) && matches!(mode, Mode::Add | Mode::SafeAdd | Mode::Replace) {
+                    return ffi::nil_error(l, b"attempt to add or replace nil values");
+                }
+                dict.store(mode, key, &value, ttl, flags)
+            }
+            None => return ffi::nil_error(l, b"bad value type"),
+        };
+        let safe = matches!(mode, Mode::SafeSet | Mode::SafeAdd);
+        match outcome {
+            Ok(forcible) => {
+                ffi::lua_pushboolean(l, 1);
+                ffi::lua_pushnil(l);
+                ffi::lua_pushboolean(l, c_int::from(forcible));
+            }
+            Err(e) => {
+                if safe && matches!(e, DictError::NoMemory) {
+                    ffi::lua_pushnil(l);
+                } else {
+                    ffi::lua_pushboolean(l, 0);
+                }
+                ffi::push_bytes(l, text(e));
+                ffi::lua_pushboolean(l, 0);
+            }
+        }
+        3
+    }
+}
+
+macro_rules! stores {
+    ($($name:ident $mode:ident),*) => {$(
+        unsafe extern "C-unwind" fn $name(l: *mut State) -> c_int {
+            // SAFETY: called by Lua.
+            unsafe { store(l, Mode::$mode) }
+        }
+    )*};
+}
+stores!(set Set, safe_set SafeSet, add Add, safe_add SafeAdd, replace Replace);
+
+unsafe extern "C-unwind" fn incr(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let dict = dict(l);
+        let by = ffi::luaL_checknumber(l, 3);
+        let init = if ffi::lua_type(l, 4) <= ffi::TNIL { None } else { Some(ffi::luaL_checknumber(l, 4)) };
+        let init_ttl = ttl(l, 5, c"bad \"init_ttl\" argument");
+        if init_ttl > 0 && init.is_none() {
+            ffi::error(l, b"must provide \"init\" when providing \"init_ttl\"");
+        }
+        let key = match key(l) {
+            Ok(key) => key,
+            Err(e) => return ffi::nil_error(l, e),
+        };
+        match dict.incr(key, by, init, init_ttl) {
+            Ok((value, forcible)) => {
+                ffi::lua_pushnumber(l, value);
+                if init.is_none() {
+                    return 1;
+                }
+                ffi::lua_pushnil(l);
+                ffi::lua_pushboolean(l, c_int::from(forcible));
+                3
+            }
+            Err(e) => ffi::nil_error(l, text(e)),
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn delete(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let dict = dict(l);
+        let key = match key(l) {
+            Ok(key) => key,
+            Err(e) => return ffi::nil_error(l, e),
+        };
+        match dict.delete(key) {
+            Ok(()) => {
+                ffi::lua_pushboolean(l, 1);
+                1
+            }
+            Err(e) => ffi::nil_error(l, text(e)),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+unsafe extern "C-unwind" fn time_to_live(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let dict = dict(l);
+        let key = match key(l) {
+            Ok(key) => key,
+            Err(e) => return ffi::nil_error(l, e),
+        };
+        match dict.ttl(key) {
+            Ok(left) => {
+                ffi::lua_pushnumber(l, left as f64 / 1000.0);
+                1
+            }
+            Err(e) => ffi::nil_error(l, text(e)),
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn expire(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let dict = dict(l);
+        ffi::luaL_checknumber(l, 3);
+        let ttl = ttl(l, 3, c"bad \"exptime\" argument");
+        let key = match key(l) {
+            Ok(key) => key,
+            Err(e) => return ffi::nil_error(l, e),
+        };
+        match dict.expire(key, ttl) {
+            Ok(()) => {
+                ffi::lua_pushboolean(l, 1);
+                1
+            }
+            Err(e) => ffi::nil_error(l, text(e)),
+        }
+    }
+}
+
+unsafe fn push_to(l: *mut State, side: Side) -> c_int {
+    // SAFETY: called by Lua; the value is gone before anything raises.
+    unsafe {
+        let dict = dict(l);
+        let key = match key(l) {
+            Ok(key) => key,
+            Err(e) => return ffi::nil_error(l, e),
+        };
+        if !matches!(ffi::lua_type(l, 3), ffi::TSTRING | ffi::TNUMBER) {
+            return ffi::nil_error(l, b"bad value type");
+        }
+        let outcome = match to_value(l, 3) {
+            Some(value) => dict.push(side, key, &value),
+            None => Err(DictError::Invalid),
+        };
+        match outcome {
+            Ok(length) => {
+                ffi::lua_pushnumber(l, f64::from(length));
+                1
+            }
+            Err(e) => ffi::nil_error(l, text(e)),
+        }
+    }
+}
+
+unsafe fn pop_from(l: *mut State, side: Side) -> c_int {
+    // SAFETY: called by Lua; the value leaks if Lua runs out of memory here.
+    unsafe {
+        let dict = dict(l);
+        let key = match key(l) {
+            Ok(key) => key,
+            Err(e) => return ffi::nil_error(l, e),
+        };
+        match dict.pop(side, key) {
+            Ok(value) => {
+                push_value(l, value.as_ref().unwrap_or(&Value::Nil));
+                1
+            }
+            Err(e) => ffi::nil_error(l, text(e)),
+        }
+    }
+}
+
+macro_rules! sides {
+    ($($name:ident $function:ident $side:ident),*) => {$(
+        unsafe extern "C-unwind" fn $name(l: *mut State) -> c_int {
+            // SAFETY: called by Lua.
+            unsafe { $function(l, Side::$side) }
+        }
+    )*};
+}
+sides!(lpush push_to Left, rpush push_to Right, lpop pop_from Left, rpop pop_from Right);
+
+unsafe extern "C-unwind" fn llen(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let dict = dict(l);
+        let key = match key(l) {
+            Ok(key) => key,
+            Err(e) => return ffi::nil_error(l, e),
+        };
+        match dict.len(key) {
+            Ok(n) => {
+                ffi::lua_pushnumber(l, f64::from(n));
+                1
+            }
+            Err(e) => ffi::nil_error(l, text(e)),
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn flush_all(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe { dict(l).flush_all() };
+    0
+}
+
+unsafe extern "C-unwind" fn flush_expired(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let dict = dict(l);
+        let max = u32::try_from(ffi::opt_integer(l, 2, 0)).unwrap_or(0);
+        ffi::lua_pushnumber(l, f64::from(dict.flush_expired(max)));
+    }
+    1
+}
+
+unsafe extern "C-unwind" fn get_keys(l: *mut State) -> c_int {
+    // SAFETY: called by Lua; the list leaks if Lua runs out of memory here.
+    unsafe {
+        let dict = dict(l);
+        let max = u32::try_from(ffi::opt_integer(l, 2, 1024)).unwrap_or(0);
+        let keys = dict.get_keys(max);
+        ffi::lua_createtable(l, c_int::try_from(keys.len()).unwrap_or(0), 0);
+        for (i, key) in (1..).zip(&keys) {
+            ffi::push_bytes(l, key);
+            ffi::lua_rawseti(l, -2, i);
+        }
+    }
+    1
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes")]
+unsafe extern "C-unwind" fn capacity(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe { ffi::lua_pushnumber(l, dict(l).capacity() as f64) };
+    1
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes")]
+unsafe extern "C-unwind" fn free_space(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe { ffi::lua_pushnumber(l, dict(l).free_space() as f64) };
+    1
+}
+
+/// `ngx.shared.NAME`: opens a dict on first use and keeps it in the table. Not in `init`: the image
+/// that `prepare` makes must not hold a handle of the host.
+unsafe extern "C-unwind" fn index(l: *mut State) -> c_int {
+    // SAFETY: called by Lua; nothing is alive when Lua allocates but the dict itself.
+    unsafe {
+        if ffi::lua_type(l, 2) != ffi::TSTRING {
+            return 0;
+        }
+        vm().select();
+        let name = std::str::from_utf8(ffi::check_bytes(l, 2)).unwrap_or_default();
+        let Ok(dict) = Dict::open(name) else { return 0 };
+        let place: *mut Dict = ffi::lua_newuserdata(l, size_of::<Dict>()).cast();
+        place.write(dict);
+        ffi::lua_getfield(l, ffi::REGISTRY, c"phasor.shared".as_ptr());
+        ffi::lua_setmetatable(l, -2);
+        ffi::lua_pushvalue(l, 2);
+        ffi::lua_pushvalue(l, -2);
+        ffi::lua_rawset(l, 1);
+    }
+    1
+}
+
+/// Opens `ngx.shared`.
+pub(crate) unsafe fn open(l: *mut State) {
+    // SAFETY: called while the state is opened.
+    unsafe {
+        ffi::luaL_newmetatable(l, c"phasor.shared".as_ptr());
+        ffi::push_library(
+            l,
+            &[
+                (c"get", get),
+                (c"get_stale", get_stale),
+                (c"set", set),
+                (c"safe_set", safe_set),
+                (c"add", add),
+                (c"safe_add", safe_add),
+                (c"replace", replace),
+                (c"delete", delete),
+                (c"incr", incr),
+                (c"lpush", lpush),
+                (c"rpush", rpush),
+                (c"lpop", lpop),
+                (c"rpop", rpop),
+                (c"llen", llen),
+                (c"ttl", time_to_live),
+                (c"expire", expire),
+                (c"flush_all", flush_all),
+                (c"flush_expired", flush_expired),
+                (c"get_keys", get_keys),
+                (c"capacity", capacity),
+                (c"free_space", free_space),
+            ],
+        );
+        ffi::lua_setfield(l, -2, c"__index".as_ptr());
+        ffi::pop(l, 1);
+        ffi::push_ngx(l);
+        ffi::lua_createtable(l, 0, 0);
+        ffi::push_library(l, &[(c"__index", index)]);
+        ffi::lua_setmetatable(l, -2);
+        ffi::lua_setfield(l, -2, c"shared".as_ptr());
+        ffi::pop(l, 1);
+    }
+}

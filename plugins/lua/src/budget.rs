@@ -1,0 +1,111 @@
+//! The CPU budget of a handler: a hook counts instructions, C loops count their own work. A busy
+//! coroutine lets others run after a slice; one whose budget is spent gets an error that it cannot
+//! keep from ending it.
+#![expect(unsafe_code, reason = "called by Lua's hook")]
+
+use crate::bindings::phasor::plugin::time;
+use crate::ffi::{self, Debug, State};
+use crate::task::Dying;
+use crate::vm::vm;
+use crate::wait;
+use std::ffi::c_int;
+
+/// Instructions between two looks at the clock: some 100 µs.
+const INSTRUCTIONS: c_int = 10_000;
+/// How long a coroutine may run before others of the VM get their turn.
+const SLICE: u64 = 2_000_000;
+
+/// When the running task was first seen running.
+#[derive(Default)]
+pub(crate) struct Budget {
+    switch: u64,
+    since: u64,
+}
+
+/// Counts on this thread and on those made from it.
+pub(crate) unsafe fn install(l: *mut State) {
+    // SAFETY: `hook` has the right type.
+    unsafe { ffi::lua_sethook(l, Some(hook), ffi::MASKCOUNT, INSTRUCTIONS) };
+}
+
+unsafe extern "C-unwind" fn hook(l: *mut State, _: *mut Debug) {
+    // SAFETY: called by Lua.
+    unsafe { check(l, true) }
+}
+
+/// Called by `phasor_tick`.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn phasor_check_budget(l: *mut State) {
+    // SAFETY: called by Lua's C code.
+    unsafe { check(l, false) }
+}
+
+unsafe fn check(l: *mut State, in_hook: bool) {
+    if !crate::vm::is_set() {
+        return;
+    }
+    let vm = vm();
+    let Some(task) = vm.current() else { return };
+    // SAFETY: `l` is the running coroutine.
+    unsafe {
+        if task.dying != Dying::No {
+            die(l, in_hook);
+        }
+        let now = time::monotonic();
+        if vm.budget.switch != vm.switches {
+            vm.budget = Budget { switch: vm.switches, since: now };
+            return;
+        }
+        let ran = now.saturating_sub(vm.budget.since);
+        if task.spent + ran > vm.program.limits.cpu_ms * 1_000_000 {
+            task.dying = Dying::Budget;
+            die(l, in_hook);
+        }
+        if in_hook && ran > SLICE && wait::can_wait(l) {
+            task.spent += ran;
+            wait::requeue(task);
+            wait::suspend(l, 0, None);
+        }
+    }
+}
+
+/// Raises, and raises again at every further instruction of this coroutine: `pcall` catches it,
+/// but cannot do anything with it.
+unsafe fn die(l: *mut State, in_hook: bool) {
+    let vm = vm();
+    let exit = vm.current().is_some_and(|t| t.dying == Dying::Exit);
+    // SAFETY: `l` is the running coroutine.
+    unsafe {
+        ffi::lua_sethook(l, Some(hook), ffi::MASKCOUNT, 1);
+        ffi::luaL_checkstack(l, 10, c"".as_ptr());
+        ffi::luaL_where(l, c_int::from(!in_hook));
+        if exit {
+            ffi::push_bytes(l, b"the handler has ended");
+        } else {
+            ffi::push_bytes(l, b"cpu budget of ");
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds of a budget")]
+            ffi::lua_pushnumber(l, vm.program.limits.cpu_ms as f64);
+            ffi::push_bytes(l, b" ms exceeded");
+            ffi::lua_concat(l, 3);
+        }
+        ffi::lua_concat(l, 2);
+        ffi::raise(l)
+    }
+}
+
+/// Ends the running handler from the inside (`ngx.exit`): by a yield where that is possible, else
+/// by an error that cannot be kept. Return its value from the C function.
+pub(crate) unsafe fn end_handler(l: *mut State) -> c_int {
+    let vm = vm();
+    if let Some(task) = vm.current() {
+        task.dying = Dying::Exit;
+    }
+    // SAFETY: `l` is the running coroutine.
+    unsafe {
+        if ffi::phasor_yieldable(l) != 0 {
+            return wait::suspend(l, 0, None);
+        }
+        die(l, false);
+    }
+    0
+}

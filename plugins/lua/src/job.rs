@@ -1,0 +1,214 @@
+//! One exchange as the guest sees it: which step runs, what the answer's head and body are so far.
+//!
+//! The head is kept in its wire form (`docs/reactor.md`), so that sending is one copy.
+
+use crate::phase::Phase;
+
+/// No task, no job.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// How the running handler ended itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It returned.
+    Returned,
+    /// `ngx.exit(code)`.
+    Code(i32),
+    /// `ngx.exec`, `ngx.req.set_uri(…, true)`: the host goes on elsewhere.
+    Elsewhere,
+}
+
+/// One exchange.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the answer")]
+pub(crate) struct Job {
+    pub(crate) number: u32,
+    pub(crate) live: bool,
+    pub(crate) segment: u16,
+    /// The next step of the segment.
+    pub(crate) step: usize,
+    /// The phase of the step that runs or ran.
+    pub(crate) phase: Phase,
+    pub(crate) status: u16,
+    pub(crate) method: u8,
+    pub(crate) version: u8,
+    pub(crate) uri: Vec<u8>,
+    /// Header changes in wire form, and their number.
+    pub(crate) head: Vec<u8>,
+    pub(crate) head_count: u16,
+    /// Gathered output.
+    pub(crate) out: Vec<u8>,
+    /// The host holds a status or headers already.
+    pub(crate) host_head: bool,
+    /// The head has crossed.
+    pub(crate) head_sent: bool,
+    /// The handler has written something: for Lua the head is sent.
+    pub(crate) said: bool,
+    /// The body's end has been written (`ngx.eof`).
+    pub(crate) eof: bool,
+    /// Flag 1 has crossed.
+    pub(crate) body_ended: bool,
+    /// The header filters have run.
+    pub(crate) filtered: bool,
+    /// Bytes sent since the last `drained`.
+    pub(crate) unacknowledged: usize,
+    pub(crate) exit: Exit,
+    /// The task that runs a step for this job.
+    pub(crate) task: u32,
+    /// `ngx.ctx`, in the registry; 0: none yet.
+    pub(crate) context: i32,
+    /// The request's body once read.
+    pub(crate) body: Option<Vec<u8>>,
+    /// The task that waits for `drained`, and its token.
+    pub(crate) drain: Option<(u32, u32)>,
+}
+
+/// The flags of a header change.
+const REPLACE: u8 = 0;
+const ADD: u8 = 1;
+const REMOVE: u8 = 2;
+
+/// One change as it lies in the head.
+pub(crate) struct Change<'a> {
+    pub(crate) flag: u8,
+    pub(crate) name: &'a [u8],
+    pub(crate) value: &'a [u8],
+    start: usize,
+    end: usize,
+}
+
+impl Job {
+    pub(crate) fn new(number: u32) -> Self {
+        Self {
+            number,
+            live: false,
+            segment: 0,
+            step: 0,
+            phase: 0,
+            status: 0,
+            method: 0,
+            version: 0,
+            uri: Vec::new(),
+            head: Vec::new(),
+            head_count: 0,
+            out: Vec::new(),
+            host_head: false,
+            head_sent: false,
+            said: false,
+            eof: false,
+            body_ended: false,
+            filtered: false,
+            unacknowledged: 0,
+            exit: Exit::Returned,
+            task: NONE,
+            context: 0,
+            body: None,
+            drain: None,
+        }
+    }
+
+    /// Begins a new exchange in this slot; buffers keep their room.
+    pub(crate) fn reset(&mut self) {
+        self.live = true;
+        self.head.clear();
+        self.head_count = 0;
+        self.out.clear();
+        self.head_sent = false;
+        self.said = false;
+        self.eof = false;
+        self.body_ended = false;
+        self.filtered = false;
+        self.unacknowledged = 0;
+        self.exit = Exit::Returned;
+        self.task = NONE;
+        self.body = None;
+        self.drain = None;
+    }
+
+    /// The changes in order.
+    pub(crate) fn changes(&self) -> Changes<'_> {
+        Changes { head: &self.head, at: 0 }
+    }
+
+    /// Appends one change.
+    fn push(&mut self, flag: u8, name: &[u8], value: &[u8]) {
+        let name = &name[..name.len().min(usize::from(u16::MAX))];
+        self.head.push(flag);
+        self.head.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
+        self.head.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.head.extend_from_slice(name);
+        self.head.extend_from_slice(value);
+        self.head_count += 1;
+    }
+
+    /// Forgets the changes of a name.
+    fn forget(&mut self, name: &[u8]) {
+        let mut at = 0;
+        loop {
+            let mut rest = Changes { head: &self.head, at };
+            let Some(change) = rest.next() else { break };
+            let (start, end) = (change.start, change.end);
+            if change.name.eq_ignore_ascii_case(name) {
+                self.head.drain(start..end);
+                self.head_count -= 1;
+            } else {
+                at = end;
+            }
+        }
+    }
+
+    /// Replaces a header.
+    pub(crate) fn set_header(&mut self, name: &[u8], value: &[u8]) {
+        if self.head_count != 0 {
+            self.forget(name);
+        }
+        self.push(REPLACE, name, value);
+    }
+
+    /// Adds one more value.
+    pub(crate) fn add_header(&mut self, name: &[u8], value: &[u8]) {
+        self.push(ADD, name, value);
+    }
+
+    /// Takes a header away.
+    pub(crate) fn remove_header(&mut self, name: &[u8]) {
+        self.forget(name);
+        self.push(REMOVE, name, b"");
+    }
+
+    /// Whether a change names this header: `Some(true)` when it sets it.
+    pub(crate) fn has_header(&self, name: &[u8]) -> Option<bool> {
+        self.changes().filter(|c| c.name.eq_ignore_ascii_case(name)).map(|c| c.flag != REMOVE).last()
+    }
+}
+
+/// Walks over the wire form.
+pub(crate) struct Changes<'a> {
+    head: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Changes<'a> {
+    type Item = Change<'a>;
+    fn next(&mut self) -> Option<Change<'a>> {
+        let rest = self.head.get(self.at..)?;
+        let (fixed, rest) = rest.split_first_chunk::<7>()?;
+        let name_len = usize::from(u16::from_le_bytes([fixed[1], fixed[2]]));
+        let value_len = u32::from_le_bytes([fixed[3], fixed[4], fixed[5], fixed[6]]) as usize;
+        let name = rest.get(..name_len)?;
+        let value = rest.get(name_len..name_len + value_len)?;
+        let start = self.at;
+        self.at += 7 + name_len + value_len;
+        Some(Change { flag: fixed[0], name, value, start, end: self.at })
+    }
+}
+
+impl Change<'_> {
+    /// Whether it takes the header away.
+    pub(crate) fn removes(&self) -> bool {
+        self.flag == REMOVE
+    }
+    /// Whether it adds to what the host holds.
+    pub(crate) fn adds(&self) -> bool {
+        self.flag == ADD
+    }
+}

@@ -1,0 +1,36 @@
+//! The bundled Lua plugin: one Lua VM for all requests of a worker, driven through `reactor`.
+//!
+//! Built for Wasm only; on other targets the crate is empty, so that the workspace checks natively.
+//!
+//! In the order of data: `pump` takes records (`wire`), `flow` runs a `job`'s steps as `task`s,
+//! `wait`, `budget` and `coroutine` let many of them share the VM, `api_*` and `lib_*` are what
+//! Lua code sees.
+#![cfg(target_arch = "wasm32")]
+
+mod alloc;
+mod api;
+mod api_body;
+mod api_constants;
+mod api_fields;
+mod api_header;
+mod api_output;
+mod api_request;
+mod api_shared;
+mod api_variable;
+mod api_worker;
+mod bindings;
+mod budget;
+mod coroutine;
+mod ffi;
+mod flow;
+mod job;
+mod libs;
+mod phase;
+mod program;
+mod pump;
+mod task;
+mod timer;
+mod traceback;
+mod vm;
+mod wait;
+mod wire;

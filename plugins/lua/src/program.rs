@@ -1,0 +1,149 @@
+//! What the host wants run: the JSON document of `reactor.program`, checked and with numbers for
+//! phases, so that the hot path compares no strings.
+
+use crate::phase::{self, Phase};
+use serde::Deserialize;
+
+/// The document as written.
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    plugin: String,
+    #[serde(default)]
+    config: Config,
+    #[serde(default)]
+    root: String,
+    #[serde(default)]
+    seed: f64,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    shared: Vec<String>,
+    handlers: Vec<RawHandler>,
+    #[serde(default)]
+    init: Vec<u16>,
+    #[serde(default)]
+    segments: Vec<Segment>,
+}
+
+/// The part of `[plugin.lua] config` that matters here; handlers are listed elsewhere. (No map: its
+/// random seed would make the heap image differ from run to run.)
+#[derive(Deserialize, Default)]
+pub(crate) struct Config {
+    /// Templates for `require`, separated by semicolons.
+    pub(crate) path: Option<String>,
+}
+
+/// The bounds of this instance.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(default)]
+pub(crate) struct Limits {
+    /// CPU time of one handler, in milliseconds.
+    pub(crate) cpu_ms: u64,
+    /// Memory of the instance in bytes.
+    pub(crate) memory: usize,
+    /// How much output may be unsent.
+    pub(crate) window: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { cpu_ms: 50, memory: 256 << 20, window: 64 << 10 }
+    }
+}
+
+#[derive(Deserialize)]
+struct RawHandler {
+    phase: String,
+    #[serde(default)]
+    variable: String,
+    chunk: String,
+    #[serde(default)]
+    line: u32,
+    source: String,
+}
+
+/// One piece of Lua.
+pub(crate) struct Handler {
+    pub(crate) phase: Phase,
+    pub(crate) variable: String,
+    pub(crate) chunk: String,
+    pub(crate) line: u32,
+    pub(crate) source: String,
+    /// The compiled function, in the registry.
+    pub(crate) function: i32,
+}
+
+/// A run of neighbouring steps.
+#[derive(Deserialize, Default)]
+pub(crate) struct Segment {
+    #[serde(default)]
+    pub(crate) steps: Vec<u16>,
+    #[serde(default)]
+    pub(crate) header_filter: Vec<u16>,
+    #[serde(default)]
+    pub(crate) body_filter: Vec<u16>,
+    #[serde(default)]
+    pub(crate) log: Vec<u16>,
+    #[serde(default)]
+    pub(crate) last: bool,
+}
+
+/// The document as meant.
+pub(crate) struct Program {
+    pub(crate) plugin: String,
+    pub(crate) config: Config,
+    pub(crate) root: String,
+    pub(crate) seed: u32,
+    pub(crate) limits: Limits,
+    pub(crate) shared: Vec<String>,
+    pub(crate) handlers: Vec<Handler>,
+    pub(crate) init: Vec<u16>,
+    pub(crate) segments: Vec<Segment>,
+}
+
+impl Program {
+    /// Parses the document.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let d: Document = serde_json::from_str(text).map_err(|e| format!("reactor.program: {e}"))?;
+        let mut handlers = Vec::with_capacity(d.handlers.len());
+        for h in d.handlers {
+            let phase = phase::parse(&h.phase)
+                .ok_or_else(|| format!("{}:{}: unknown phase {}", h.chunk, h.line, h.phase))?;
+            handlers.push(Handler {
+                phase,
+                variable: h.variable,
+                chunk: h.chunk,
+                line: h.line,
+                source: h.source,
+                function: 0,
+            });
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "any 32 bits do as a seed")]
+        let seed = d.seed as u64 as u32;
+        let program = Self {
+            plugin: d.plugin,
+            config: d.config,
+            root: d.root,
+            seed,
+            limits: d.limits,
+            shared: d.shared,
+            handlers,
+            init: d.init,
+            segments: d.segments,
+        };
+        program.check()?;
+        Ok(program)
+    }
+
+    /// Every handler number names a handler: nothing later checks again.
+    fn check(&self) -> Result<(), String> {
+        let lists = self.segments.iter().flat_map(|s| [&s.steps, &s.header_filter, &s.body_filter, &s.log]);
+        for &number in lists.flatten().chain(&self.init) {
+            if usize::from(number) >= self.handlers.len() {
+                return Err(format!("reactor.program: there is no handler {number}"));
+            }
+        }
+        Ok(())
+    }
+}

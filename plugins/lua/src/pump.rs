@@ -1,0 +1,260 @@
+//! The loop: hand over what is finished, take what is new, run it. Implements `docs/reactor.md`.
+#![expect(unsafe_code, reason = "runs Lua tasks")]
+
+use crate::bindings::exports::phasor::plugin::pump::Guest;
+use crate::bindings::phasor::plugin::{reactor, worker};
+use crate::ffi;
+use crate::flow;
+use crate::job::{Job, NONE};
+use crate::program::Program;
+use crate::task::{self, Kind, Progress, Task};
+use crate::timer;
+use crate::vm::{self, Vm, vm};
+use crate::wait::Waiter;
+use crate::wire::{self, Reader, from_host};
+
+/// Above this a number is no exchange: calls and timers have such numbers.
+const MAX_JOB: u32 = 1 << 24;
+
+struct Plugin;
+
+impl Guest for Plugin {
+    fn prepare() -> Result<(), String> {
+        let program = Program::parse(&reactor::program())?;
+        // SAFETY: called once, before anything else.
+        unsafe {
+            let main = crate::libs::new_state(&program)?;
+            vm::set(Vm::new(main, program));
+            crate::libs::open_all(main)?;
+            compile()?;
+            run_init()
+        }
+    }
+
+    fn run() {
+        // SAFETY: `prepare` has run.
+        unsafe {
+            crate::libs::seed_random(vm().main, worker::random());
+            vm().selected = (NONE, u8::MAX);
+            loop {
+                let batch = reactor::next(&vm().records);
+                let vm = vm();
+                vm.records.clear();
+                vm.selected = (NONE, u8::MAX);
+                if !run_batch(&batch) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Compiles every handler; the first message that a compiler gives is the outcome.
+unsafe fn compile() -> Result<(), String> {
+    let vm = vm();
+    let main = vm.main;
+    for handler in &mut vm.program.handlers {
+        let mut source = "\n".repeat(handler.line.saturating_sub(1) as usize);
+        source.push_str(&handler.source);
+        let chunk = std::ffi::CString::new(handler.chunk.as_str()).unwrap_or_default();
+        // SAFETY: the main thread is at its base.
+        unsafe {
+            if ffi::load(main, source.as_bytes(), &chunk) != ffi::OK {
+                return Err(take_message(main));
+            }
+            handler.function = ffi::reference(main);
+        }
+    }
+    Ok(())
+}
+
+unsafe fn take_message(l: *mut ffi::State) -> String {
+    // SAFETY: the message lies on the top.
+    unsafe {
+        let text = ffi::to_bytes(l, -1).map_or_else(
+            || "(error object is not a string)".to_owned(),
+            |m| String::from_utf8_lossy(m).into_owned(),
+        );
+        ffi::pop(l, 1);
+        text
+    }
+}
+
+/// Runs the `init` handlers: in the shared globals, without an exchange.
+unsafe fn run_init() -> Result<(), String> {
+    let vm = vm();
+    for i in 0..vm.program.init.len() {
+        let handler = &vm.program.handlers[usize::from(vm.program.init[i])];
+        // SAFETY: the main thread is at its base.
+        unsafe {
+            ffi::push_reference(vm.main, handler.function);
+            if ffi::lua_pcallk(vm.main, 0, 0, 0, 0, None) != ffi::OK {
+                return Err(take_message(vm.main));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs all records of a batch; false at `stop`.
+unsafe fn run_batch(batch: &[u8]) -> bool {
+    let mut reader = Reader::new(batch);
+    while let Some(kind) = reader.u8() {
+        // SAFETY: as `run`.
+        match unsafe { run_record(kind, &mut reader) } {
+            Some(true) => {}
+            Some(false) => return false,
+            None => break,
+        }
+    }
+    true
+}
+
+/// Runs one record; `None` when it is cut short.
+unsafe fn run_record(kind: u8, reader: &mut Reader<'_>) -> Option<bool> {
+    let number = reader.u32()?;
+    // SAFETY: jobs are boxed and never freed; no other reference to this one is alive.
+    unsafe {
+        if kind == from_host::RUN {
+            return run_job(&mut *vm().job(number), reader);
+        }
+        match kind {
+            from_host::READY => ready(reader.u32()?),
+            from_host::CALL => call(number, reader.u16()?),
+            from_host::STOP => {
+                timer::stop();
+                return Some(false);
+            }
+            _ if number > MAX_JOB => return None,
+            _ => {
+                let job = &mut *vm().job(number);
+                match kind {
+                    from_host::CANCEL => flow::cancel(job),
+                    from_host::LOG => {
+                        job.step = 0;
+                        job.said = true;
+                        flow::log(job);
+                    }
+                    from_host::RELEASE => {
+                        flow::cancel(job);
+                        flow::forget(job);
+                    }
+                    from_host::CHUNK => {
+                        let flags = reader.u8()?;
+                        flow::chunk(job, flags, reader.bytes()?);
+                    }
+                    from_host::DRAINED => {
+                        job.unacknowledged = 0;
+                        if let Some((_, token)) = job.drain.take() {
+                            ready(token);
+                        }
+                    }
+                    _ => return None,
+                }
+            }
+        }
+    }
+    Some(true)
+}
+
+unsafe fn run_job(job: &mut Job, reader: &mut Reader<'_>) -> Option<bool> {
+    let flags = reader.u8()?;
+    if flags & wire::RUN_NEW != 0 {
+        if job.live {
+            // SAFETY: the host has forgotten it.
+            unsafe { flow::forget(job) };
+        }
+        job.reset();
+    }
+    job.segment = reader.u16()?;
+    job.step = usize::from(reader.u8()?);
+    job.status = reader.u16()?;
+    job.method = reader.u8()?;
+    job.version = reader.u8()?;
+    let uri = reader.bytes()?;
+    job.uri.clear();
+    job.uri.extend_from_slice(uri);
+    job.host_head = flags & wire::RUN_HOST_HEAD != 0;
+    job.head_sent = flags & wire::RUN_HEAD_SENT != 0;
+    job.said = job.head_sent;
+    job.eof = false;
+    job.body_ended = false;
+    // SAFETY: no task of this job runs.
+    unsafe { flow::advance(job) };
+    Some(true)
+}
+
+unsafe fn ready(token: u32) {
+    let vm = vm();
+    match vm.waits.redeem(token) {
+        Waiter::Nobody => {}
+        // SAFETY: as `timer::fire`.
+        Waiter::Timer(at) => unsafe { timer::fire(at, false) },
+        Waiter::Task(number) => {
+            let Some(&task) = vm.tasks.get(number as usize) else { return };
+            // SAFETY: tasks are never freed; this one waits.
+            unsafe {
+                let task = &mut *task;
+                let progress = task.wake();
+                if progress != Progress::Waits {
+                    ended(task, progress);
+                }
+            }
+        }
+    }
+}
+
+/// A task that waited has ended: what it ran for goes on.
+unsafe fn ended(task: &mut Task, progress: Progress) {
+    // SAFETY: jobs and tasks are never freed.
+    unsafe {
+        match task.kind {
+            Kind::Step => {
+                let job = &mut *task.job;
+                if flow::step_ended(job, task, progress) {
+                    flow::advance(job);
+                }
+            }
+            Kind::Log => {
+                let job = &mut *task.job;
+                flow::log_ended(job, task, progress);
+                flow::log(job);
+            }
+            Kind::Call => call_ended(task, progress),
+            Kind::Timer => timer::ended(task, progress),
+            Kind::Filter | Kind::Thread => task.give_back(),
+        }
+    }
+}
+
+/// Runs a handler that has no exchange.
+unsafe fn call(number: u32, handler: u16) {
+    let vm = vm();
+    let Some(phase) = vm.program.handlers.get(usize::from(handler)).map(|h| h.phase) else {
+        wire::fail(&mut vm.records, number, b"no such handler");
+        return;
+    };
+    // SAFETY: the task is new.
+    unsafe {
+        let task = task::take(Kind::Call, phase, std::ptr::null_mut());
+        task.call = number;
+        task.push_handler(handler);
+        let progress = task.resume(0);
+        if progress != Progress::Waits {
+            call_ended(task, progress);
+        }
+    }
+}
+
+unsafe fn call_ended(task: &mut Task, progress: Progress) {
+    let vm = vm();
+    if progress == Progress::Failed {
+        wire::fail(&mut vm.records, task.call, &task.message);
+    } else {
+        wire::end(&mut vm.records, task.call);
+    }
+    // SAFETY: it has ended.
+    unsafe { task.give_back() };
+}
+
+crate::bindings::export!(Plugin with_types_in crate::bindings);

@@ -1,0 +1,266 @@
+//! Tasks: each runs one handler (or timer) as a coroutine with globals of its own.
+//!
+//! Coroutine, globals and the handlers' closures are pooled: making them anew costs more than a
+//! small handler. They are used again only when nothing of the last run is left in them
+//! (`phasor_clean`); otherwise no request may see what another left behind.
+#![expect(unsafe_code, reason = "drives Lua threads")]
+
+use crate::ffi::{self, State};
+use crate::job::{Job, NONE};
+use crate::phase::Phase;
+use crate::vm::vm;
+use std::ffi::{c_int, c_void};
+
+/// What a task runs for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A step of a job's segment.
+    Step,
+    /// A filter, run inside another call.
+    Filter,
+    /// A handler of the phase `log`.
+    Log,
+    /// A handler without an exchange; answers `call`.
+    Call,
+    /// A timer's callback.
+    Timer,
+    /// A light thread (`ngx.thread.spawn`).
+    Thread,
+}
+
+/// How far a task came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Progress {
+    /// It has ended.
+    Done,
+    /// It waits for something.
+    Waits,
+    /// It raised an error; the message is in `Task::message`.
+    Failed,
+}
+
+/// Why a coroutine is not let go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dying {
+    No,
+    /// `ngx.exit` and its like.
+    Exit,
+    /// The CPU budget is spent.
+    Budget,
+}
+
+/// One handler in progress, or a free slot for one.
+pub(crate) struct Task {
+    pub(crate) number: u32,
+    pub(crate) thread: *mut State,
+    reference: c_int,
+    globals: *const c_void,
+    pub(crate) kind: Kind,
+    pub(crate) phase: Phase,
+    pub(crate) job: *mut Job,
+    pub(crate) handler: u16,
+    /// The innermost coroutine, which waits, and how many results lie on its stack.
+    pub(crate) leaf: *mut State,
+    pub(crate) leaf_results: c_int,
+    pub(crate) live: bool,
+    /// Counts uses of the slot, so that a late wake-up finds nobody.
+    pub(crate) dying: Dying,
+    pub(crate) spent: u64,
+    pub(crate) message: Vec<u8>,
+    /// The wait that wakes it.
+    pub(crate) token: u32,
+    /// The number of the `call` that it answers.
+    pub(crate) call: u32,
+}
+
+/// The stack slot of the globals, and that of the first handler's closure.
+const GLOBALS: c_int = 1;
+const FIRST: c_int = 2;
+
+/// How many free slots keep their coroutines.
+const POOL: usize = 512;
+
+/// Takes a task out of the pool, or makes one.
+pub(crate) unsafe fn take(kind: Kind, phase: Phase, job: *mut Job) -> &'static mut Task {
+    let vm = vm();
+    let number = vm.free_tasks.pop().unwrap_or_else(|| {
+        let number = u32::try_from(vm.tasks.len()).unwrap_or(NONE);
+        vm.tasks.push(Box::into_raw(Box::new(Task {
+            number,
+            thread: std::ptr::null_mut(),
+            reference: 0,
+            globals: std::ptr::null(),
+            kind,
+            phase,
+            job,
+            handler: 0,
+            leaf: std::ptr::null_mut(),
+            leaf_results: 0,
+            live: false,
+            dying: Dying::No,
+            spent: 0,
+            message: Vec::new(),
+            token: NONE,
+            call: NONE,
+        })));
+        number
+    });
+    // SAFETY: tasks are boxed and never freed.
+    let task = unsafe { &mut *vm.tasks[number as usize] };
+    task.kind = kind;
+    task.phase = phase;
+    task.job = job;
+    task.leaf = std::ptr::null_mut();
+    task.leaf_results = 0;
+    task.live = true;
+    task.dying = Dying::No;
+    task.spent = 0;
+    task.token = NONE;
+    if task.thread.is_null() {
+        // SAFETY: the main thread is live.
+        unsafe { task.make_thread() };
+    }
+    task
+}
+
+impl Task {
+    unsafe fn make_thread(&mut self) {
+        let vm = vm();
+        // SAFETY: the registry keeps the thread.
+        unsafe {
+            self.thread = ffi::lua_newthread(vm.main);
+            self.reference = ffi::reference(vm.main);
+            self.make_globals();
+        }
+    }
+
+    /// New globals, and no closures.
+    unsafe fn make_globals(&mut self) {
+        let vm = vm();
+        let t = self.thread;
+        // SAFETY: the thread is at its base.
+        unsafe {
+            ffi::lua_settop(t, 0);
+            ffi::lua_createtable(t, 0, 0);
+            ffi::push_reference(t, vm.globals_metatable_ref);
+            ffi::lua_setmetatable(t, GLOBALS);
+            self.globals = ffi::lua_topointer(t, GLOBALS);
+            let handlers = c_int::try_from(vm.program.handlers.len()).unwrap_or(0);
+            ffi::lua_checkstack(t, handlers + 20);
+            ffi::lua_settop(t, GLOBALS + handlers);
+        }
+    }
+
+    /// Pushes the closure of a handler over this task's globals.
+    pub(crate) unsafe fn push_handler(&mut self, handler: u16) {
+        self.handler = handler;
+        let t = self.thread;
+        let slot = FIRST + c_int::from(handler);
+        // SAFETY: the slot is below the top; `function` is a Lua function.
+        unsafe {
+            if ffi::lua_type(t, slot) == ffi::TNIL {
+                ffi::push_reference(t, vm().program.handlers[usize::from(handler)].function);
+                ffi::lua_pushvalue(t, GLOBALS);
+                ffi::lua_cloneenv(t, -2);
+                ffi::lua_replace(t, slot);
+                ffi::pop(t, 1);
+            }
+            ffi::lua_pushvalue(t, slot);
+        }
+    }
+
+    /// Runs until the end, a wait or an error. Function and arguments (at first) or results lie on
+    /// the stack of the coroutine that goes on.
+    pub(crate) unsafe fn resume(&mut self, results: c_int) -> Progress {
+        let vm = vm();
+        let outer = (vm.task, ffi::globals());
+        vm.task = self.number;
+        vm.switches += 1;
+        ffi::set_globals(self.globals);
+        // SAFETY: the thread is new or suspended.
+        let status = unsafe { ffi::lua_resume(self.thread, std::ptr::null_mut(), results) };
+        vm.task = outer.0;
+        vm.switches += 1;
+        ffi::set_globals(outer.1);
+        let waiting = std::mem::take(&mut vm.waiting);
+        match status {
+            ffi::OK => Progress::Done,
+            ffi::YIELD => {
+                if self.dying == Dying::Exit {
+                    // SAFETY: the coroutine is left behind for the collector.
+                    unsafe { self.abandon() };
+                    return Progress::Done;
+                }
+                if !waiting {
+                    // `coroutine.yield` with nobody to yield to: others go first.
+                    self.leaf = self.thread;
+                    self.leaf_results = 0;
+                    // SAFETY: the yielded values are dropped.
+                    unsafe { ffi::lua_settop(self.thread, 0) };
+                    crate::wait::requeue(self);
+                }
+                Progress::Waits
+            }
+            _ => {
+                // SAFETY: the error lies on the top of the dead coroutine.
+                unsafe { self.fail(status) }
+            }
+        }
+    }
+
+    /// Goes on after a wait, whose results lie on the leaf's stack.
+    pub(crate) unsafe fn wake(&mut self) -> Progress {
+        let results = if self.leaf == self.thread { self.leaf_results } else { 0 };
+        // SAFETY: the thread is suspended.
+        unsafe { self.resume(results) }
+    }
+
+    unsafe fn fail(&mut self, status: c_int) -> Progress {
+        if self.dying == Dying::Exit {
+            // SAFETY: as below.
+            unsafe { self.abandon() };
+            return Progress::Done;
+        }
+        self.message.clear();
+        // SAFETY: the coroutine is dead, its stack is still there.
+        unsafe {
+            crate::traceback::describe(self.thread, &mut self.message);
+            self.abandon();
+            if status == ffi::ERRMEM {
+                ffi::lua_gc(vm().main, ffi::GCCOLLECT, 0);
+            }
+        }
+        Progress::Failed
+    }
+
+    /// Leaves the coroutine to the collector; the next use of this slot makes another.
+    pub(crate) unsafe fn abandon(&mut self) {
+        // SAFETY: the registry kept it.
+        unsafe { ffi::unreference(vm().main, self.reference) };
+        self.thread = std::ptr::null_mut();
+        self.globals = std::ptr::null();
+    }
+
+    /// Puts an ended task back.
+    pub(crate) unsafe fn give_back(&mut self) {
+        let vm = vm();
+        self.live = false;
+        self.job = std::ptr::null_mut();
+        let t = self.thread;
+        if !t.is_null() {
+            // SAFETY: the coroutine has ended: it is at its base.
+            unsafe {
+                let slot = FIRST + c_int::from(self.handler);
+                let handlers = c_int::try_from(vm.program.handlers.len()).unwrap_or(0);
+                ffi::lua_settop(t, GLOBALS + handlers);
+                let plain = !matches!(self.kind, Kind::Timer | Kind::Thread);
+                if vm.free_tasks.len() >= POOL {
+                    self.abandon();
+                } else if !plain || ffi::phasor_clean(t, GLOBALS, slot, vm.globals_metatable) == 0 {
+                    self.make_globals();
+                }
+            }
+        }
+        vm.free_tasks.push(self.number);
+    }
+}

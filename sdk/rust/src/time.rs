@@ -1,0 +1,29 @@
+//! Time as the worker sees it.
+
+use core::time::Duration;
+
+use crate::bindings::phasor::plugin::time as host;
+
+/// Since 1970, taken once per turn of the worker's loop (nginx's cached time).
+#[must_use]
+pub fn now() -> Duration {
+    Duration::from_millis(host::now())
+}
+
+/// Takes the time anew and gives it.
+#[must_use]
+pub fn update() -> Duration {
+    Duration::from_millis(host::update())
+}
+
+/// A clock that never goes back; only differences mean something.
+#[must_use]
+pub fn monotonic() -> Duration {
+    Duration::from_nanos(host::monotonic())
+}
+
+/// The local time zone's offset from UTC in seconds, now.
+#[must_use]
+pub fn local_offset() -> i32 {
+    host::local_offset()
+}
