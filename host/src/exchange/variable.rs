@@ -163,11 +163,11 @@ fn connection_variable(x: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
     true
 }
 
-fn answer_variable(x: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
+fn answer_variable(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
     match name {
         "status" => text(out, format_args!("{:03}", x.response.status)),
-        "body_bytes_sent" => text(out, format_args!("{}", x.output.taken)),
-        "bytes_sent" => text(out, format_args!("{}", x.output.taken + x.response.head_bytes())),
+        "body_bytes_sent" => text(out, format_args!("{}", x.outgoing().taken)),
+        "bytes_sent" => text(out, format_args!("{}", x.outgoing().taken + x.response.head_bytes())),
         "request_time" => {
             let elapsed = x.started.elapsed();
             text(out, format_args!("{}.{:03}", elapsed.as_secs(), elapsed.subsec_millis()));

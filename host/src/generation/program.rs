@@ -36,13 +36,15 @@ impl Program {
     /// Adds a handler; `variable` for the phase `set`.
     pub(super) fn handler(&mut self, handler: &LuaHandler, variable: Option<&str>) -> anyhow::Result<u16> {
         let source = &handler.source;
-        let value = json!({
+        let mut value = json!({
             "phase": handler.phase.name(),
-            "variable": variable,
             "chunk": source.chunk,
             "line": source.line,
             "source": source.source,
         });
+        if let Some(variable) = variable {
+            value["variable"] = json!(variable);
+        }
         // The same code in the same place is one handler, however many routes it stands on.
         let place = match self.handlers.iter().position(|known| *known == value) {
             Some(place) => place,

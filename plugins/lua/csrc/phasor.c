@@ -8,15 +8,15 @@ unsigned int phasor_seed = 0x5bd1e995u;
 /* How much work a C loop may do between two looks at the clock (about a millisecond). */
 #define WORK_PER_CHECK 200000
 
-static long work = WORK_PER_CHECK;
+long phasor_work = WORK_PER_CHECK;
 
 /* In Rust: raises when the running handler's CPU budget is spent. */
 void phasor_check_budget (lua_State *L);
 
 void phasor_tick (lua_State *L, size_t n) {
-  work -= (long)n + 1;
-  if (work <= 0) {
-    work = WORK_PER_CHECK;
+  phasor_work -= (long)n + 1;
+  if (phasor_work <= 0) {
+    phasor_work = WORK_PER_CHECK;
     phasor_check_budget(L);
   }
 }

@@ -41,7 +41,7 @@ pub struct Debug {
     pub ci: *mut c_void,
 }
 
-pub const REGISTRY: c_int = -1_001_000;
+pub const REGISTRY: c_int = -201_000;
 pub const MULTRET: c_int = -1;
 pub const OK: c_int = 0;
 pub const YIELD: c_int = 1;

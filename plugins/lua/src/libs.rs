@@ -52,7 +52,7 @@ unsafe extern "C-unwind" fn open(l: *mut State) -> c_int {
         }
         crate::coroutine::open(l);
         open_ngx(l);
-        open_libraries(l);
+        crate::lib_open::open(l);
         run_prelude(l);
         make_globals_metatable(l);
         set_path(l);
@@ -73,10 +73,6 @@ unsafe fn open_ngx(l: *mut State) {
         crate::api_shared::open(l);
         crate::timer::open(l);
     }
-}
-
-/// The files of libraries that know nothing of requests.
-unsafe fn open_libraries(_l: *mut State) {
 }
 
 unsafe fn run_prelude(l: *mut State) {

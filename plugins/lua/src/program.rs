@@ -10,11 +10,11 @@ struct Document {
     #[serde(default)]
     plugin: String,
     #[serde(default)]
-    config: Config,
+    config: Option<Config>,
     #[serde(default)]
     root: String,
     #[serde(default)]
-    seed: f64,
+    seed: Option<f64>,
     #[serde(default)]
     limits: Limits,
     #[serde(default)]
@@ -56,7 +56,7 @@ impl Default for Limits {
 struct RawHandler {
     phase: String,
     #[serde(default)]
-    variable: String,
+    variable: Option<String>,
     chunk: String,
     #[serde(default)]
     line: u32,
@@ -112,7 +112,7 @@ impl Program {
                 .ok_or_else(|| format!("{}:{}: unknown phase {}", h.chunk, h.line, h.phase))?;
             handlers.push(Handler {
                 phase,
-                variable: h.variable,
+                variable: h.variable.unwrap_or_default(),
                 chunk: h.chunk,
                 line: h.line,
                 source: h.source,
@@ -120,10 +120,10 @@ impl Program {
             });
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "any 32 bits do as a seed")]
-        let seed = d.seed as u64 as u32;
+        let seed = d.seed.unwrap_or(0.0) as u64 as u32;
         let program = Self {
             plugin: d.plugin,
-            config: d.config,
+            config: d.config.unwrap_or_default(),
             root: d.root,
             seed,
             limits: d.limits,

@@ -23,6 +23,9 @@
 //! A handler names what it wants as its arguments, in any order, and gets only what makes sense in
 //! its phase: see [`phase`]. What it may return stands there, too. A host function that takes time
 //! (a sleep, a body to read) suspends the handler and nothing else: the worker serves on.
+//!
+//! A plugin that needs no `std` can leave it out, see [`bare!`]: its component then imports nothing
+//! but host functions, and is a third as long.
 #![no_std]
 
 extern crate alloc;
@@ -31,6 +34,8 @@ extern crate alloc;
 extern crate self as phasor_plugin;
 
 mod answer;
+#[doc(hidden)]
+pub mod bare;
 mod bindings;
 #[cfg(feature = "config")]
 pub mod config;
