@@ -45,16 +45,17 @@ targets:
 lint: fmt
 	cargo clippy --locked -p phasor --all-targets -- -D warnings
 	cargo clippy --locked -p phasor-plugin -p phasor-plugin-macros --all-targets -- -D warnings
-	cargo clippy --locked --profile guest --target $(WASM) -p phasor-lua $(addprefix -p ,$(GUEST_PACKAGES)) -- -D warnings
+	cargo clippy --locked --profile guest --target $(WASM) -p phasor-lua -p phasor-demo $(addprefix -p ,$(GUEST_PACKAGES)) -- -D warnings
 
 fmt:
 	cargo fmt --all --check
 
 ## The bundled components, from their sources; the result is checked in and is the same everywhere.
 plugins:
-	cargo build --locked --profile guest --target $(WASM) -p phasor-lua
+	cargo build --locked --profile guest --target $(WASM) -p phasor-lua -p phasor-demo
 	mkdir -p plugins/bundled
 	cp $(OUT)/phasor_lua.wasm plugins/bundled/lua.wasm
+	cp $(OUT)/phasor_demo.wasm plugins/bundled/demo.wasm
 
 ## The components that tests use.
 guests:

@@ -141,14 +141,21 @@ impl AccessLog {
     }
 
     fn open_with(file: LogFile, buffers: usize) -> io::Result<Arc<Self>> {
-        let shared =
-            Arc::new(Shared { file, reopen: AtomicBool::new(false), dropped: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            file,
+            reopen: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+        });
         let (queue, received) = sync_channel(buffers);
         let writer = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("access-log".to_owned())
             .spawn(move || writer.run(&received))?;
-        Ok(Arc::new(Self { queue, shared, thread: Mutex::new(Some(thread)) }))
+        Ok(Arc::new(Self {
+            queue,
+            shared,
+            thread: Mutex::new(Some(thread)),
+        }))
     }
 
     /// Opens the file again by its name before the next write. Does not wait.
@@ -172,7 +179,11 @@ impl AccessLog {
     }
 
     fn hand_over(&self, bytes: Vec<u8>, count: u64) {
-        if self.queue.try_send(Message::Lines { bytes, count }).is_err() {
+        if self
+            .queue
+            .try_send(Message::Lines { bytes, count })
+            .is_err()
+        {
             self.shared.dropped.fetch_add(count, Ordering::Relaxed);
         }
     }
@@ -231,8 +242,10 @@ impl Shared {
     fn report_dropped(&self, reported: u64) -> u64 {
         let dropped = self.dropped.load(Ordering::Relaxed);
         if dropped != reported {
-            let text =
-                format!("access log: {} lines dropped, {dropped} in all", dropped - reported);
+            let text = format!(
+                "access log: {} lines dropped, {dropped} in all",
+                dropped - reported
+            );
             error_log::write(Level::Warn, &Context::default(), text);
         }
         dropped
@@ -253,7 +266,12 @@ impl Buffer {
     /// An empty buffer.
     #[must_use]
     pub fn new(log: Arc<AccessLog>) -> Self {
-        Self { log, bytes: Vec::new(), count: 0, since: 0 }
+        Self {
+            log,
+            bytes: Vec::new(),
+            count: 0,
+            since: 0,
+        }
     }
 
     /// Adds the line of one request at `now` (milliseconds).
@@ -282,7 +300,10 @@ impl Buffer {
     /// Hands over what there is.
     pub fn flush(&mut self) {
         if !self.bytes.is_empty() {
-            self.log.hand_over(std::mem::take(&mut self.bytes), std::mem::take(&mut self.count));
+            self.log.hand_over(
+                std::mem::take(&mut self.bytes),
+                std::mem::take(&mut self.count),
+            );
         }
     }
 }

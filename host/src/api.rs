@@ -34,7 +34,6 @@ pub use shared_dict::Dict;
 pub use timers::{Started, Timer};
 pub use worker::WorkerInfo;
 
-#[expect(missing_docs, unreachable_pub, unnameable_types, clippy::allow_attributes, reason = "made by the macro")]
 pub(crate) mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
@@ -60,7 +59,7 @@ pub(crate) mod bindings {
 }
 
 /// What all instances of a plugin have in common.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PluginInfo {
     /// Its name in the configuration.
     pub name: Arc<str>,
@@ -74,6 +73,8 @@ pub struct PluginInfo {
     pub dicts: Arc<Registry>,
     /// The folder of the configuration file.
     pub prefix: String,
+    /// Where a language runtime finds modules: templates with `?`, separated by `;`.
+    pub module_path: String,
 }
 
 /// What a store carries.
@@ -93,7 +94,7 @@ pub struct HostState {
     /// Operations, dicts and WASI's own.
     pub table: ResourceTable,
     /// Timers that the plugin started; the worker takes them out.
-    pub timers: timers::Started,
+    pub timers: Started,
     wasi: WasiCtx,
 }
 
@@ -107,10 +108,13 @@ impl HostState {
             exchange: NO_EXCHANGE,
             phase: Phase::Init,
             reactor: None,
-            memory: MemoryLimit { bytes: memory, refused: false },
+            memory: MemoryLimit {
+                bytes: memory,
+                refused: false,
+            },
             worker,
             table: ResourceTable::new(),
-            timers: timers::Started::default(),
+            timers: Started::default(),
             wasi,
         }
     }
@@ -123,7 +127,10 @@ impl HostState {
         if phases.contains(self.phase) {
             Ok(self.exchange)
         } else {
-            Err(wasmtime::format_err!("`{function}` cannot be called in phase `{}`", self.phase.name()))
+            Err(wasmtime::format_err!(
+                "`{function}` cannot be called in phase `{}`",
+                self.phase.name()
+            ))
         }
     }
 }
@@ -150,20 +157,33 @@ pub struct MemoryLimit {
 const TABLE_LIMIT: usize = 100_000;
 
 impl wasmtime::ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let allowed = desired <= self.bytes;
         self.refused |= !allowed;
         Ok(allowed)
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         Ok(desired <= TABLE_LIMIT)
     }
 }
 
 impl WasiView for HostState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 

@@ -15,7 +15,13 @@ const BAD_CONFIGURATION: u8 = 78;
 
 /// Program every phase of a request.
 #[derive(Debug, Parser)]
-#[command(name = "phasor", version, about, subcommand_required = false, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "phasor",
+    version,
+    about,
+    subcommand_required = false,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Arguments {
     /// What the error log's lines look like before a configuration says so.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]

@@ -167,8 +167,15 @@ impl Site {
         self.clock.set(now);
         let served = self.served();
         let server = &served.generation.config.server;
-        exchange::sweep(std::time::Instant::now(), u32::try_from(sweeps(server.body_timeout)).unwrap_or(u32::MAX));
-        let (idle, head, send) = (sweeps(server.idle_timeout), sweeps(server.header_timeout), sweeps(server.send_timeout));
+        exchange::sweep(
+            tokio::time::Instant::now(),
+            u32::try_from(sweeps(server.body_timeout)).unwrap_or(u32::MAX),
+        );
+        let (idle, head, send) = (
+            sweeps(server.idle_timeout),
+            sweeps(server.header_timeout),
+            sweeps(server.send_timeout),
+        );
         for (_, control) in &*self.connections.borrow() {
             let age = now - control.since.get();
             match control.doing.get() {
@@ -176,7 +183,11 @@ impl Site {
                 Doing::Head if age > head => control.give(Order::TimeOut),
                 Doing::Idle | Doing::Head | Doing::Busy => {}
             }
-            if control.stalled.get().is_some_and(|since| now - since > send) {
+            if control
+                .stalled
+                .get()
+                .is_some_and(|since| now - since > send)
+            {
                 control.give(Order::Drop);
             }
         }
@@ -186,8 +197,17 @@ impl Site {
 
 /// Serves a connection until it ends.
 pub async fn serve(stream: TcpStream, site: Rc<Site>) {
-    let Ok((remote, local)) = stream.peer_addr().and_then(|remote| Ok((remote, stream.local_addr()?))) else { return };
-    let info = Rc::new(ConnectionInfo { remote, local, serial: site.next_serial() });
+    let Ok((remote, local)) = stream
+        .peer_addr()
+        .and_then(|remote| Ok((remote, stream.local_addr()?)))
+    else {
+        return;
+    };
+    let info = Rc::new(ConnectionInfo {
+        remote,
+        local,
+        serial: site.next_serial(),
+    });
     let control = Rc::new(Control {
         info,
         doing: Cell::new(Doing::Idle),
@@ -208,7 +228,11 @@ pub async fn serve(stream: TcpStream, site: Rc<Site>) {
 
 fn builder(header_limit: usize) -> auto::Builder<LocalExecutor> {
     let mut builder = auto::Builder::new(LocalExecutor);
-    builder.http1().pipeline_flush(true).keep_alive(true).max_buf_size(header_limit.max(LEAST_BUFFER));
+    builder
+        .http1()
+        .pipeline_flush(true)
+        .keep_alive(true)
+        .max_buf_size(header_limit.max(LEAST_BUFFER));
     builder
         .http2()
         .max_concurrent_streams(STREAMS)
@@ -216,7 +240,12 @@ fn builder(header_limit: usize) -> auto::Builder<LocalExecutor> {
     builder
 }
 
-async fn run(builder: &auto::Builder<LocalExecutor>, io: Io, service: RequestService, control: &Control) {
+async fn run(
+    builder: &auto::Builder<LocalExecutor>,
+    io: Io,
+    service: RequestService,
+    control: &Control,
+) {
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     std::future::poll_fn(|cx: &mut Context<'_>| {
         *control.task.borrow_mut() = Some(cx.waker().clone());

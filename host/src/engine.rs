@@ -6,18 +6,18 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use crate::error::{ErrorKind, RequestError};
-use crate::exchange::{self, Abort, ExchangeId, Outcome};
+use crate::exchange::{self, ExchangeId};
 use crate::observe::error_log::{Context, Level};
 use crate::phase::{Phase, Verdict};
 use crate::plugin::{CallError, Pool, Pump};
-use crate::reactor;
 
 mod answer;
 pub mod filter;
 pub mod plan;
+mod segment;
 
 pub use plan::{Plan, Run, Step, Target};
 
@@ -73,11 +73,22 @@ enum Flow {
 
 /// Drives an exchange until its answer is complete. The plan that answered is left in `answered`
 /// (also when the future is dropped), for the phase `log`.
-pub async fn run(id: ExchangeId, routes: Rc<dyn Routes>, answered: Rc<std::cell::RefCell<Arc<Plan>>>) {
+pub async fn run(
+    id: ExchangeId,
+    routes: Rc<dyn Routes>,
+    answered: Rc<std::cell::RefCell<Arc<Plan>>>,
+) {
     let plan = answered.borrow().clone();
-    let mut engine = Engine { id, routes, plan, answered };
+    let mut engine = Engine {
+        id,
+        routes,
+        plan,
+        answered,
+    };
     engine.run().await;
-    exchange::with(id, |x| x.deadline = Instant::now() + std::time::Duration::from_secs(u64::from(u32::MAX)));
+    exchange::with(id, |x| {
+        x.deadline = Instant::now() + std::time::Duration::from_secs(u64::from(u32::MAX))
+    });
 }
 
 struct Engine {
@@ -89,26 +100,35 @@ struct Engine {
 
 impl Engine {
     async fn run(&mut self) {
-        let mut flow = if self.plan.steps.is_empty() { Ok(Flow::Elsewhere(None)) } else { self.pass().await };
+        let mut flow = if self.plan.steps.is_empty() {
+            Ok(Flow::Elsewhere(None))
+        } else {
+            self.pass().await
+        };
         let mut moves = 0;
         loop {
             flow = match flow {
                 Ok(Flow::Answered) => return,
                 Ok(Flow::Status(status)) => match self.error_page(status) {
-                    Some(Target::Route(place)) => self.enter(self.routes.route(place).ok_or_else(not_found)).await,
+                    Some(Target::Route(place)) => {
+                        self.enter(self.routes.route(place).ok_or_else(not_found))
+                            .await
+                    }
                     Some(Target::Uri(uri)) => Ok(Flow::Elsewhere(Some(uri))),
                     None => {
                         answer::status(self.id, status);
                         return self.publish(true).await;
                     }
                 },
-                Ok(Flow::Elsewhere(_)) if moves > REROUTES => Err(RequestError::new(ErrorKind::RerouteLimit)),
+                Ok(Flow::Elsewhere(_)) if moves > REROUTES => {
+                    Err(RequestError::new(ErrorKind::RerouteLimit))
+                }
                 Ok(Flow::Elsewhere(target)) => {
                     moves += 1;
                     let plan = self.find(target.as_deref());
                     self.enter(plan).await
                 }
-                Err(error) => match self.fail(error) {
+                Err(error) => match self.fail(&error) {
                     Some(status) => Ok(Flow::Status(status)),
                     None => return,
                 },
@@ -133,10 +153,14 @@ impl Engine {
         if let Some(target) = target {
             exchange::with(self.id, |x| x.request.internal = true);
             if let Some(name) = target.strip_prefix('@') {
-                return self.routes.named(name).ok_or_else(|| RequestError::because(ErrorKind::Host, format!("no route is named `{name}`")));
+                return self.routes.named(name).ok_or_else(|| {
+                    RequestError::because(ErrorKind::Host, format!("no route is named `{name}`"))
+                });
             }
             let set = exchange::with(self.id, |x| x.request.set_target(target));
-            set.map_err(|_| RequestError::because(ErrorKind::Host, format!("`{target}` is no URI")))?;
+            set.map_err(|_| {
+                RequestError::because(ErrorKind::Host, format!("`{target}` is no URI"))
+            })?;
         }
         self.routes.find(self.id)
     }
@@ -154,7 +178,10 @@ impl Engine {
             if let Some(deadline) = plan.deadline {
                 x.deadline = x.started + deadline;
             }
-            if plan.body_limit != 0 && x.body.unread() && x.body.announced.is_some_and(|n| n > plan.body_limit) {
+            if plan.body_limit != 0
+                && x.body.unread()
+                && x.body.announced.is_some_and(|n| n > plan.body_limit)
+            {
                 return Err(RequestError::new(ErrorKind::BodyTooLarge));
             }
             Ok(())
@@ -197,9 +224,15 @@ impl Engine {
                     self.complete().await;
                     return Ok(Flow::Answered);
                 }
-                Verdict::Exit(status) if status >= 300 && !self.has_output() => return Ok(Flow::Status(status)),
+                Verdict::Exit(status) if status >= 300 && !self.has_output() => {
+                    return Ok(Flow::Status(status));
+                }
                 Verdict::Exit(status) => {
-                    exchange::with(self.id, |x| if !x.response.sent { x.response.status = status });
+                    exchange::with(self.id, |x| {
+                        if !x.response.sent {
+                            x.response.status = status
+                        }
+                    });
                     self.complete().await;
                     return Ok(Flow::Answered);
                 }
@@ -225,7 +258,9 @@ impl Engine {
     }
 
     fn has_output(&self) -> bool {
-        exchange::with(self.id, |x| x.response.ready || x.output.queued() > 0 || x.output.taken > 0)
+        exchange::with(self.id, |x| {
+            x.response.ready || x.output.queued() > 0 || x.output.taken > 0
+        })
     }
 
     /// The handlers are done: what they wrote is the whole answer.
@@ -251,7 +286,9 @@ impl Engine {
     }
 
     async fn set_call(&self, plugin: usize, variable: &str) -> Result<Verdict, RequestError> {
-        let Runner::Pool(pool) = self.routes.runner(plugin) else { return Ok(Verdict::Next) };
+        let Runner::Pool(pool) = self.routes.runner(plugin) else {
+            return Ok(Verdict::Next);
+        };
         let mut lease = pool.take(self.deadline()).await?;
         let value = lease.instance()?.call_set(self.id, variable).await?;
         lease.give_back();
@@ -267,7 +304,9 @@ impl Engine {
 
     /// Calls an ordinary plugin's handler. When it writes, the head goes out while it is at work.
     async fn call(&mut self, phase: Phase, plugin: usize) -> Result<Verdict, RequestError> {
-        let Runner::Pool(pool) = self.routes.runner(plugin).clone() else { return Ok(Verdict::Next) };
+        let Runner::Pool(pool) = self.routes.runner(plugin).clone() else {
+            return Ok(Verdict::Next);
+        };
         let mut lease = pool.take(self.deadline()).await?;
         let id = self.id;
         let result = {
@@ -275,7 +314,11 @@ impl Engine {
             loop {
                 let step = std::future::poll_fn(|cx| match call.as_mut().poll(cx) {
                     std::task::Poll::Ready(result) => std::task::Poll::Ready(Some(result)),
-                    std::task::Poll::Pending if exchange::with(id, |x| x.response.ready && !x.response.sent) => std::task::Poll::Ready(None),
+                    std::task::Poll::Pending
+                        if exchange::with(id, |x| x.response.ready && !x.response.sent) =>
+                    {
+                        std::task::Poll::Ready(None)
+                    }
                     std::task::Poll::Pending => std::task::Poll::Pending,
                 })
                 .await;
@@ -292,83 +335,20 @@ impl Engine {
             }
             Err(CallError::Failed(text)) => {
                 lease.give_back();
-                Err(RequestError::because(ErrorKind::PluginFailed, CallError::Failed(text)))
+                Err(RequestError::because(
+                    ErrorKind::PluginFailed,
+                    CallError::Failed(text),
+                ))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Runs a segment of a language runtime; `None` when its answer is on its way.
-    async fn segment(&mut self, segment: &plan::Segment) -> Result<Option<Verdict>, RequestError> {
-        let Runner::Pump(pump) = self.routes.runner(segment.plugin).clone() else { return Ok(Some(Verdict::Next)) };
-        let reactor = pump.reactor();
-        reactor::run(reactor, self.id, reactor::Call { segment: segment.number, from: 0 }, segment.forgets);
-        match self.outcome(reactor).await? {
-            Outcome::Finish { verdict: 0, .. } => Ok(Some(Verdict::Next)),
-            Outcome::Finish { verdict: 1, .. } => Ok(Some(Verdict::Done)),
-            Outcome::Finish { code, .. } => Ok(Some(Verdict::Exit(code))),
-            Outcome::Respond { .. } => {
-                self.publish(!segment.fused).await;
-                self.behind_answer(reactor).await?;
-                Ok(None)
-            }
-            other => Err(self.unexpected(other)),
-        }
-    }
-
-    /// Waits while the handler behind a sent answer goes on writing.
-    async fn behind_answer(&self, reactor: u32) -> Result<(), RequestError> {
-        let end = exchange::wait(self.id, |x| {
-            if x.abort.is_some() {
-                return Some(Err(RequestError::new(ErrorKind::PluginDeadline)));
-            }
-            match x.outcome.take() {
-                Some(Outcome::Fail(text)) => Some(Err(RequestError::because(ErrorKind::PluginFailed, text))),
-                Some(Outcome::Lost) => Some(Err(RequestError::new(ErrorKind::PluginTrap))),
-                _ if !x.handler_running && x.output.ended => Some(Ok(())),
-                _ if !x.handler_running => {
-                    x.output.end();
-                    Some(Ok(()))
-                }
-                _ => None,
-            }
-        })
-        .await;
-        if end.is_err() && exchange::with(self.id, |x| x.handler_running) {
-            reactor::cancel(reactor, self.id);
-        }
-        end
-    }
-
-    /// Waits for what a reactor says of a job.
-    async fn outcome(&self, reactor: u32) -> Result<Outcome, RequestError> {
-        let outcome = exchange::wait(self.id, |x| match (x.outcome.take(), x.abort) {
-            (Some(outcome), _) => Some(Ok(outcome)),
-            (None, Some(abort)) => Some(Err(abort)),
-            (None, None) => None,
-        })
-        .await;
-        outcome.map_err(|abort| {
-            reactor::cancel(reactor, self.id);
-            exchange::with(self.id, |x| x.handler_running = false);
-            match abort {
-                Abort::Deadline => CallError::Deadline.into(),
-                Abort::ClientLeft => CallError::ClientLeft.into(),
-            }
-        })
-    }
-
-    fn unexpected(&self, outcome: Outcome) -> RequestError {
-        match outcome {
-            Outcome::Fail(text) => RequestError::because(ErrorKind::PluginFailed, text),
-            Outcome::Lost => RequestError::because(ErrorKind::PluginTrap, "the runtime that ran this request is gone"),
-            other => RequestError::because(ErrorKind::PluginTrap, format!("the runtime broke the protocol: {other:?}")),
-        }
-    }
-
     /// Makes the head final: header filters (unless they have run), then the connection may take it.
     async fn publish(&mut self, filters: bool) {
-        if exchange::with(self.id, |x| std::mem::replace(&mut x.response.ready, true) && x.response.sent) {
+        if exchange::with(self.id, |x| {
+            std::mem::replace(&mut x.response.ready, true) && x.response.sent
+        }) {
             return;
         }
         if filters {
@@ -386,16 +366,25 @@ impl Engine {
             }
         });
         if filtered {
-            tokio::task::spawn_local(filter::body(self.id, self.plan.clone(), self.routes.clone()));
+            tokio::task::spawn_local(filter::body(
+                self.id,
+                self.plan.clone(),
+                self.routes.clone(),
+            ));
         }
     }
 
-    async fn send_file(&mut self, body: Option<crate::response::files::FileBody>) -> Result<Flow, RequestError> {
+    async fn send_file(
+        &mut self,
+        body: Option<crate::response::files::FileBody>,
+    ) -> Result<Flow, RequestError> {
         let Some(mut body) = body else {
             self.complete().await;
             return Ok(Flow::Answered);
         };
-        exchange::with(self.id, |x| x.deadline = Instant::now() + std::time::Duration::from_secs(u64::from(u32::MAX)));
+        exchange::with(self.id, |x| {
+            x.deadline = Instant::now() + std::time::Duration::from_secs(u64::from(u32::MAX))
+        });
         let mut first = true;
         loop {
             let piece = body.next().await;
@@ -414,7 +403,10 @@ impl Engine {
             if std::mem::take(&mut first) {
                 self.publish(true).await;
             }
-            if last || !std::future::poll_fn(|cx| exchange::with(self.id, |x| x.output.poll_room(cx))).await {
+            if last
+                || !std::future::poll_fn(|cx| exchange::with(self.id, |x| x.output.poll_room(cx)))
+                    .await
+            {
                 return Ok(Flow::Answered);
             }
         }
@@ -422,15 +414,21 @@ impl Engine {
 
     /// Logs an error and gives the status that answers it; `None` when the head has gone already:
     /// then the connection breaks off, so that the client sees that the answer is not whole.
-    fn fail(&self, error: RequestError) -> Option<u16> {
-        let status = crate::response::error_page::status(&error);
+    fn fail(&self, error: &RequestError) -> Option<u16> {
+        let status = crate::response::error_page::status(error);
         let level = match error.source {
             crate::error::Source::Client => Level::Info,
-            crate::error::Source::Upstream | crate::error::Source::Plugin | crate::error::Source::Host => Level::Error,
+            crate::error::Source::Upstream
+            | crate::error::Source::Plugin
+            | crate::error::Source::Host => Level::Error,
         };
         let phase = exchange::with(self.id, |x| x.phase);
         let plugin = self.plugin_of(phase);
-        let context = Context { plugin: plugin.as_deref(), phase: Some(phase.name()), ..Context::default() };
+        let context = Context {
+            plugin: plugin.as_deref(),
+            phase: Some(phase.name()),
+            ..Context::default()
+        };
         exchange::log(self.id, level, context, &error.to_string());
         exchange::with(self.id, |x| {
             if x.response.sent {
@@ -445,10 +443,18 @@ impl Engine {
 
     /// Who ran last: the plugin of the first step of that phase, which is exact where a phase has one.
     fn plugin_of(&self, phase: Phase) -> Option<String> {
-        let index = self.plan.steps.iter().filter(|step| step.phase <= phase).rev().find_map(|step| match &step.run {
-            Run::SetCall { plugin, .. } | Run::Call { plugin } | Run::Segment(plan::Segment { plugin, .. }) => Some(*plugin),
-            Run::Set { .. } | Run::Respond(_) | Run::Files(_) | Run::Nothing => None,
-        })?;
+        let index = self
+            .plan
+            .steps
+            .iter()
+            .filter(|step| step.phase <= phase)
+            .rev()
+            .find_map(|step| match &step.run {
+                Run::SetCall { plugin, .. }
+                | Run::Call { plugin }
+                | Run::Segment(plan::Segment { plugin, .. }) => Some(*plugin),
+                Run::Set { .. } | Run::Respond(_) | Run::Files(_) | Run::Nothing => None,
+            })?;
         Some(self.routes.runner(index).name().to_owned())
     }
 }

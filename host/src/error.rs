@@ -210,13 +210,21 @@ impl RequestError {
     /// An error of that kind, of the kind's usual source, not to be tried again.
     #[must_use]
     pub fn new(kind: ErrorKind) -> Self {
-        Self { kind, source: kind.source(), retry: Retry::Never, cause: None }
+        Self {
+            kind,
+            source: kind.source(),
+            retry: Retry::Never,
+            cause: None,
+        }
     }
 
     /// An error of that kind with what lies beneath it (an error, or a text).
     #[must_use]
     pub fn because(kind: ErrorKind, cause: impl Into<Cause>) -> Self {
-        Self { cause: Some(cause.into()), ..Self::new(kind) }
+        Self {
+            cause: Some(cause.into()),
+            ..Self::new(kind)
+        }
     }
 
     /// A fault of the server's own.
@@ -265,7 +273,9 @@ impl fmt::Display for RequestError {
 
 impl Error for RequestError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.cause.as_ref().map(|cause| &**cause as &(dyn Error + 'static))
+        self.cause
+            .as_ref()
+            .map(|cause| &**cause as &(dyn Error + 'static))
     }
 }
 
@@ -279,13 +289,19 @@ mod tests {
         let error =
             RequestError::because(ErrorKind::UpstreamFailed, reset).retry(Retry::FreshConnection);
         let outer = RequestError::host(error);
-        assert_eq!(outer.to_string(), "internal fault: upstream failed: reset by peer");
+        assert_eq!(
+            outer.to_string(),
+            "internal fault: upstream failed: reset by peer"
+        );
     }
 
     #[test]
     fn equality_leaves_out_the_cause() {
         let error = RequestError::because(ErrorKind::NotFound, "no route");
         assert_eq!(error, RequestError::new(ErrorKind::NotFound));
-        assert_ne!(error, RequestError::new(ErrorKind::NotFound).from_source(Source::Plugin));
+        assert_ne!(
+            error,
+            RequestError::new(ErrorKind::NotFound).from_source(Source::Plugin)
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use tokio::time::Instant;
 
 use http::HeaderMap;
 
@@ -240,6 +240,10 @@ fn random_u128() -> u128 {
 
 #[derive(Default)]
 struct Table {
+    #[expect(
+        clippy::vec_box,
+        reason = "an exchange is large: the table grows without moving any"
+    )]
     slots: Vec<Box<Exchange>>,
     live: Vec<bool>,
     free: Vec<ExchangeId>,
@@ -384,7 +388,11 @@ pub fn log(id: ExchangeId, level: Level, context: Context<'_>, message: &str) {
             request: Some(x.serial),
             client: x.connection.as_ref().map(|c| c.remote.ip()),
             request_line: Some(&line),
-            host: x.request.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes),
+            host: x
+                .request
+                .headers
+                .get(http::header::HOST)
+                .map(http::HeaderValue::as_bytes),
             ..context
         };
         error_log::write(level, &context, message);

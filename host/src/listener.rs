@@ -12,7 +12,11 @@ use tokio::net::{TcpListener, TcpStream};
 const REFUSED: std::time::Duration = std::time::Duration::from_millis(500);
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;
@@ -38,7 +42,11 @@ pub fn bind(address: SocketAddr, backlog: u32, workers: usize) -> io::Result<Vec
 ///
 /// # Errors
 /// When the address is not there.
-pub fn bind_more(mut address: SocketAddr, backlog: u32, workers: usize) -> io::Result<Vec<StdListener>> {
+pub fn bind_more(
+    mut address: SocketAddr,
+    backlog: u32,
+    workers: usize,
+) -> io::Result<Vec<StdListener>> {
     let mut listeners = Vec::with_capacity(workers);
     for _ in 0..workers {
         let socket = socket(address, true)?;
@@ -75,5 +83,10 @@ pub fn accept_waiting(listener: &TcpListener, mut take: impl FnMut(TcpStream)) {
 }
 
 fn is_of_the_client(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
 }

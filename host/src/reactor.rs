@@ -27,6 +27,9 @@ pub type ReactorId = u32;
 /// Calls without an exchange (`init_worker`, `exit_worker`) count from here, above all slots.
 const FIRST_CALL: u32 = 0x8000_0000;
 
+/// A call's number, its result when it is there, and who waits for that.
+type PendingCall = (u32, Option<Result<(), String>>, Option<Waker>);
+
 #[derive(Default)]
 struct Reactor {
     inbox: Vec<u8>,
@@ -36,11 +39,10 @@ struct Reactor {
     /// Slots whose `release` lies in the inbox, and those whose `release` the guest has.
     releasing: Vec<ExchangeId>,
     released: Vec<ExchangeId>,
-    calls: Vec<(u32, Option<Result<(), String>>, Option<Waker>)>,
+    calls: Vec<PendingCall>,
     next_call: u32,
     /// Exchanges that are jobs here.
     jobs: usize,
-    lost: bool,
     spare: VecDeque<Vec<u8>>,
     /// Something became ready without a wait in between: let the connections go first, once.
     crowded: bool,
@@ -49,24 +51,38 @@ struct Reactor {
 thread_local!(static REACTORS: RefCell<Vec<Option<Reactor>>> = const { RefCell::new(Vec::new()) });
 
 fn with<R: Default>(id: ReactorId, f: impl FnOnce(&mut Reactor) -> R) -> R {
-    REACTORS.with_borrow_mut(|all| all.get_mut(id as usize).and_then(Option::as_mut).map(f).unwrap_or_default())
+    REACTORS.with_borrow_mut(|all| {
+        all.get_mut(id as usize)
+            .and_then(Option::as_mut)
+            .map(f)
+            .unwrap_or_default()
+    })
 }
 
 /// A new reactor of this worker.
 #[must_use]
 pub fn create() -> ReactorId {
     REACTORS.with_borrow_mut(|all| {
-        all.push(Some(Reactor { next_call: FIRST_CALL, ..Reactor::default() }));
+        all.push(Some(Reactor {
+            next_call: FIRST_CALL,
+            ..Reactor::default()
+        }));
         u32::try_from(all.len() - 1).unwrap_or(u32::MAX)
     })
 }
 
 /// Ends a reactor: every job that it still has learns that it is lost.
 pub fn remove(id: ReactorId) {
-    let Some(mut reactor) = REACTORS.with_borrow_mut(|all| all.get_mut(id as usize).and_then(Option::take)) else {
+    let Some(mut reactor) =
+        REACTORS.with_borrow_mut(|all| all.get_mut(id as usize).and_then(Option::take))
+    else {
         return;
     };
-    for held in reactor.releasing.drain(..).chain(reactor.released.drain(..)) {
+    for held in reactor
+        .releasing
+        .drain(..)
+        .chain(reactor.released.drain(..))
+    {
         exchange::let_go(held);
     }
     for waker in reactor.calls.drain(..).filter_map(|(.., waker)| waker) {
@@ -233,7 +249,12 @@ fn sleep(id: ReactorId, job: u32, token: u32, milliseconds: u32) {
     });
 }
 
-fn take_without_exchange(id: ReactorId, kind: u8, job: u32, reader: &mut Reader<'_>) -> Result<(), String> {
+fn take_without_exchange(
+    id: ReactorId,
+    kind: u8,
+    job: u32,
+    reader: &mut Reader<'_>,
+) -> Result<(), String> {
     let result = match kind {
         record::SLEEP => {
             let (token, milliseconds) = (reader.u32()?, reader.u32()?);
@@ -285,7 +306,11 @@ fn apply(id: ReactorId, kind: u8, job: ExchangeId, reader: &mut Reader<'_>) -> R
 /// True when the guest has forgotten the job.
 fn apply_to(id: ReactorId, x: &mut exchange::Exchange, record: record::Done<'_>) -> bool {
     match record {
-        record::Done::Finish { verdict, code, head } => {
+        record::Done::Finish {
+            verdict,
+            code,
+            head,
+        } => {
             x.handler_running = false;
             head.apply(&mut x.response);
             x.outcome = Some(Outcome::Finish { verdict, code });
@@ -297,7 +322,9 @@ fn apply_to(id: ReactorId, x: &mut exchange::Exchange, record: record::Done<'_>)
             }
             body_piece(id, x, flags, body);
             x.output.whole = flags & record::BODY_ENDS != 0;
-            x.outcome = Some(Outcome::Respond { filtered: flags & record::FILTERED != 0 });
+            x.outcome = Some(Outcome::Respond {
+                filtered: flags & record::FILTERED != 0,
+            });
             ends(x, flags)
         }
         record::Done::Chunk { flags, body } => {
@@ -312,7 +339,11 @@ fn apply_to(id: ReactorId, x: &mut exchange::Exchange, record: record::Done<'_>)
             let behind_answer = x.handler_running;
             x.handler_running = false;
             x.outcome = Some(Outcome::End);
-            if behind_answer { x.forgets && x.output.ended } else { true }
+            if behind_answer {
+                x.forgets && x.output.ended
+            } else {
+                true
+            }
         }
         record::Done::Fail(text) => {
             x.handler_running = false;
@@ -352,10 +383,12 @@ pub fn recycle(id: ReactorId, mut buffer: Vec<u8>) {
 /// Waits for the next batch for the guest.
 pub async fn next(id: ReactorId) -> Vec<u8> {
     std::future::poll_fn(|cx| {
-        REACTORS.with_borrow_mut(|all| match all.get_mut(id as usize).and_then(Option::as_mut) {
-            Some(reactor) => reactor.poll_next(cx),
-            None => Poll::Ready(Vec::new()),
-        })
+        REACTORS.with_borrow_mut(
+            |all| match all.get_mut(id as usize).and_then(Option::as_mut) {
+                Some(reactor) => reactor.poll_next(cx),
+                None => Poll::Ready(Vec::new()),
+            },
+        )
     })
     .await
 }
@@ -383,7 +416,9 @@ impl Reactor {
     fn fire(&mut self, cx: &mut Context<'_>) {
         while let Some(Reverse((at, ..))) = self.sleeps.peek() {
             let at = *at;
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
             if timer.deadline() != at {
                 timer.as_mut().reset(at);
             }
@@ -409,7 +444,8 @@ impl Head<'_> {
             response.status = self.status;
         }
         for (change, name, value) in self.changes() {
-            let _invalid = exchange::head::change(&mut response.headers, change, name, value).is_err();
+            let _invalid =
+                exchange::head::change(&mut response.headers, change, name, value).is_err();
         }
     }
 }

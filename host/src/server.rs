@@ -6,11 +6,12 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::api::WorkerInfo;
 use crate::config::Config;
@@ -81,13 +82,20 @@ pub fn builder() -> anyhow::Result<Builder> {
 fn secret(folder: Option<&std::path::Path>) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     let random = || RandomState::new().hash_one(std::process::id());
-    let Some(file) = folder.map(|folder| folder.join("seed")) else { return random() };
-    if let Some(known) = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok()) {
+    let Some(file) = folder.map(|folder| folder.join("seed")) else {
+        return random();
+    };
+    if let Some(known) = std::fs::read_to_string(&file)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+    {
         return known;
     }
     let seed = random() >> 12;
     // Without the file the next start compiles its heap images again: slower, nothing else.
-    let _kept = std::fs::create_dir_all(file.parent().unwrap_or(&file)).and_then(|()| std::fs::write(&file, seed.to_string())).is_ok();
+    let _kept = std::fs::create_dir_all(file.parent().unwrap_or(&file))
+        .and_then(|()| std::fs::write(&file, seed.to_string()))
+        .is_ok();
     seed
 }
 
@@ -104,7 +112,11 @@ pub fn open_error_log(config: &Config, json: bool) -> anyhow::Result<()> {
     };
     let file = LogFile::open(target).context("error_log")?;
     let level = Level::from_number(log.level as u8).unwrap_or(Level::Notice);
-    error_log::install(Arc::new(ErrorLog::new(file, level, json || log.format == ErrorLogFormat::Json)));
+    error_log::install(Arc::new(ErrorLog::new(
+        file,
+        level,
+        json || log.format == ErrorLogFormat::Json,
+    )));
     Ok(())
 }
 
@@ -119,7 +131,9 @@ impl Server {
     /// When the generation cannot be built ([`crate::generation::BuildError`]) or an address not bound.
     pub fn start(source: Source, config: Config) -> anyhow::Result<Self> {
         let mut builder = builder()?;
-        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let tokio = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let generation = tokio.block_on(builder.build(config))?;
         let count = match generation.config.server.workers {
             Some(count) => count.get(),
@@ -152,7 +166,11 @@ impl Server {
         let mut sockets: Vec<Vec<StdListener>> = (0..self.count).map(|_| Vec::new()).collect();
         for listen in &self.generation.config.server.listen {
             let known = self.bound.contains(&listen.address);
-            let bind = if known { listener::bind_more } else { listener::bind };
+            let bind = if known {
+                listener::bind_more
+            } else {
+                listener::bind
+            };
             let listeners = bind(listen.address, listen.backlog, self.count as usize)
                 .with_context(|| format!("listen on {}", listen.address))?;
             if let Some(address) = listeners.first().and_then(|l| l.local_addr().ok()) {
@@ -162,13 +180,25 @@ impl Server {
                 list.push(listener);
             }
         }
-        self.bound = self.generation.config.server.listen.iter().map(|l| l.address).collect();
+        self.bound = self
+            .generation
+            .config
+            .server
+            .listen
+            .iter()
+            .map(|l| l.address)
+            .collect();
         Ok(sockets)
     }
 
     fn start_worker(&mut self, id: u32, sockets: Vec<StdListener>) -> anyhow::Result<()> {
-        let info = WorkerInfo { id, count: self.count, ..WorkerInfo::default() };
-        let worker = Worker::start(info, self.generation.clone(), sockets, self.ended.clone()).with_context(|| format!("start worker {id}"))?;
+        let info = WorkerInfo {
+            id,
+            count: self.count,
+            ..WorkerInfo::default()
+        };
+        let worker = Worker::start(info, self.generation.clone(), sockets, self.ended.clone())
+            .with_context(|| format!("start worker {id}"))?;
         self.workers.insert(id, worker);
         Ok(())
     }
@@ -190,9 +220,7 @@ impl Server {
                     self.tell_all(|| Command::Drain(most));
                 }
                 Event::Signal(SIGTERM | SIGINT) => {
-                    ending = true;
                     self.tell_all(|| Command::Stop);
-                    // A worker that drains hears nothing else.
                     self.wait_for_end(Duration::from_secs(5));
                     break;
                 }
@@ -224,7 +252,10 @@ impl Server {
     fn wait_for_end(&mut self, most: Duration) {
         let until = Instant::now() + most;
         while !self.workers.is_empty() {
-            match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            match self
+                .events
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
                 Ok(Event::Ended(ended)) => {
                     self.workers.remove(&ended.id);
                 }
@@ -236,8 +267,14 @@ impl Server {
 
     /// The others go on while a worker that panicked is replaced.
     fn replace(&mut self, id: u32) -> anyhow::Result<()> {
-        note(Level::Alert, format!("worker {id} panicked and is replaced"));
-        #[expect(clippy::disallowed_methods, reason = "the supervisor's own thread; no worker waits here")]
+        note(
+            Level::Alert,
+            format!("worker {id} panicked and is replaced"),
+        );
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the supervisor's own thread; no worker waits here"
+        )]
         std::thread::sleep(RESTART);
         let mut sockets = Vec::new();
         for listen in &self.generation.config.server.listen {
@@ -258,17 +295,43 @@ impl Server {
         let began = Instant::now();
         let config = match self.source.load() {
             Ok(config) => config,
-            Err(wrong) => return note(Level::Error, format!("reload failed, generation {} goes on:\n{wrong}", self.generation.number)),
+            Err(wrong) => {
+                return note(
+                    Level::Error,
+                    format!(
+                        "reload failed, generation {} goes on:\n{wrong}",
+                        self.generation.number
+                    ),
+                );
+            }
         };
         let generation = match self.tokio.block_on(self.builder.build(config)) {
             Ok(generation) => generation,
-            Err(wrong) => return note(Level::Error, format!("reload failed, generation {} goes on:\n{wrong}", self.generation.number)),
+            Err(wrong) => {
+                return note(
+                    Level::Error,
+                    format!(
+                        "reload failed, generation {} goes on:\n{wrong}",
+                        self.generation.number
+                    ),
+                );
+            }
         };
         if let Err(error) = open_error_log(&generation.config, false) {
-            note(Level::Error, format!("reload: {error:#}; the old error log goes on"));
+            note(
+                Level::Error,
+                format!("reload: {error:#}; the old error log goes on"),
+            );
         }
         let old = std::mem::replace(&mut self.generation, generation);
-        let listen: Vec<_> = self.generation.config.server.listen.iter().map(|l| l.address).collect();
+        let listen: Vec<_> = self
+            .generation
+            .config
+            .server
+            .listen
+            .iter()
+            .map(|l| l.address)
+            .collect();
         if listen != self.bound {
             match self.bind_all() {
                 Ok(sockets) => {
@@ -277,14 +340,27 @@ impl Server {
                     }
                 }
                 Err(error) => {
-                    note(Level::Error, format!("reload failed, generation {} goes on: {error:#}", old.number));
+                    note(
+                        Level::Error,
+                        format!(
+                            "reload failed, generation {} goes on: {error:#}",
+                            old.number
+                        ),
+                    );
                     self.generation = old;
                     return;
                 }
             }
         }
         self.swap();
-        note(Level::Notice, format!("generation {} serves, built in {} ms", self.generation.number, began.elapsed().as_millis()));
+        note(
+            Level::Notice,
+            format!(
+                "generation {} serves, built in {} ms",
+                self.generation.number,
+                began.elapsed().as_millis()
+            ),
+        );
     }
 
     fn swap(&self) {
@@ -298,35 +374,46 @@ impl Server {
             })
             .collect();
         for (id, answer) in answers {
-            let served = self.tokio.block_on(async { tokio::time::timeout(SWAP, answer).await });
+            let served = self
+                .tokio
+                .block_on(async { tokio::time::timeout(SWAP, answer).await });
             if !matches!(served, Ok(Ok(()))) {
-                note(Level::Error, format!("worker {id} does not take the new generation: it does not answer"));
+                note(
+                    Level::Error,
+                    format!("worker {id} does not take the new generation: it does not answer"),
+                );
             }
         }
     }
 }
 
 fn watch_signals(events: Sender<Event>) -> anyhow::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGQUIT, SIGTERM, SIGINT, SIGUSR1]).context("watch signals")?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            if events.send(Event::Signal(signal)).is_err() {
-                break;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGHUP, SIGQUIT, SIGTERM, SIGINT, SIGUSR1])
+            .context("watch signals")?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if events.send(Event::Signal(signal)).is_err() {
+                    break;
+                }
             }
-        }
-    })?;
+        })?;
     Ok(())
 }
 
 /// Workers tell of their end in their own words; here these become events.
 fn forward_ended(events: Sender<Event>) -> anyhow::Result<Sender<Ended>> {
     let (sender, receiver) = channel();
-    std::thread::Builder::new().name("ends".to_owned()).spawn(move || {
-        while let Ok(ended) = receiver.recv() {
-            if events.send(Event::Ended(ended)).is_err() {
-                break;
+    std::thread::Builder::new()
+        .name("ends".to_owned())
+        .spawn(move || {
+            while let Ok(ended) = receiver.recv() {
+                if events.send(Event::Ended(ended)).is_err() {
+                    break;
+                }
             }
-        }
-    })?;
+        })?;
     Ok(sender)
 }

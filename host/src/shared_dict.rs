@@ -171,7 +171,10 @@ struct Lane {
 
 impl Lane {
     fn lock(&self) -> LaneGuard<'_> {
-        LaneGuard { shard: self.shard.lock(), lane: self }
+        LaneGuard {
+            shard: self.shard.lock(),
+            lane: self,
+        }
     }
 }
 
@@ -183,7 +186,9 @@ struct LaneGuard<'a> {
 
 impl Drop for LaneGuard<'_> {
     fn drop(&mut self) {
-        self.lane.oldest_use.store(self.shard.oldest_use(), Ordering::Relaxed);
+        self.lane
+            .oldest_use
+            .store(self.shard.oldest_use(), Ordering::Relaxed);
     }
 }
 
@@ -201,7 +206,11 @@ impl SharedDict {
     /// A dict of `capacity` bytes; entries are charged with their key, value and a fixed overhead.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let count = if capacity < ONE_SHARD_BELOW { 1 } else { SHARDS };
+        let count = if capacity < ONE_SHARD_BELOW {
+            1
+        } else {
+            SHARDS
+        };
         let lane = || Lane {
             shard: Mutex::new(Shard::new()),
             oldest_use: AtomicU64::new(u64::MAX),
@@ -243,8 +252,10 @@ impl SharedDict {
     ) -> Result<Option<R>, DictError> {
         let (lane, hash) = self.lane(key)?;
         let mut held = lane.lock();
-        let found =
-            held.shard.find(hash, key).map(|index| (index, !held.shard.is_live(index, now)));
+        let found = held
+            .shard
+            .find(hash, key)
+            .map(|index| (index, !held.shard.is_live(index, now)));
         let Some((index, stale)) = found.filter(|&(_, stale)| with_stale || !stale) else {
             lane.misses.fetch_add(1, Ordering::Relaxed);
             return Ok(None);
@@ -327,8 +338,16 @@ impl SharedDict {
             drop(held);
             let (init, ttl) = init.ok_or(DictError::NotFound)?;
             let sum = init + by;
-            match self.store(key, Value::Number(sum), Store { mode: Mode::Add, ttl, flags: 0 }, now)
-            {
+            match self.store(
+                key,
+                Value::Number(sum),
+                Store {
+                    mode: Mode::Add,
+                    ttl,
+                    flags: 0,
+                },
+                now,
+            ) {
                 // Another worker was first: add to its number.
                 Err(DictError::Exists) => {}
                 stored => return stored.map(|forcible| (sum, forcible)),
@@ -351,7 +370,10 @@ impl SharedDict {
     pub fn ttl(&self, key: &[u8], now: u64) -> Result<u64, DictError> {
         let (lane, hash) = self.lane(key)?;
         let held = lane.lock();
-        let index = held.shard.find_live(hash, key, now).ok_or(DictError::NotFound)?;
+        let index = held
+            .shard
+            .find_live(hash, key, now)
+            .ok_or(DictError::NotFound)?;
         Ok(held.shard.entry(index).expires.saturating_sub(now))
     }
 
@@ -359,7 +381,10 @@ impl SharedDict {
     pub fn expire(&self, key: &[u8], ttl: u64, now: u64) -> Result<(), DictError> {
         let (lane, hash) = self.lane(key)?;
         let mut held = lane.lock();
-        let index = held.shard.find_live(hash, key, now).ok_or(DictError::NotFound)?;
+        let index = held
+            .shard
+            .find_live(hash, key, now)
+            .ok_or(DictError::NotFound)?;
         held.shard.set_expiry(index, expiry(ttl, now));
         Ok(())
     }
@@ -406,7 +431,8 @@ impl SharedDict {
     /// The bytes that are free.
     #[must_use]
     pub fn free_space(&self) -> usize {
-        self.capacity().saturating_sub(self.used.load(Ordering::Relaxed))
+        self.capacity()
+            .saturating_sub(self.used.load(Ordering::Relaxed))
     }
 
     /// How many entries there are, expired ones too.
@@ -425,7 +451,10 @@ impl SharedDict {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let sum = |of: fn(&Lane) -> &AtomicU64| {
-            self.lanes.iter().map(|lane| of(lane).load(Ordering::Relaxed)).sum()
+            self.lanes
+                .iter()
+                .map(|lane| of(lane).load(Ordering::Relaxed))
+                .sum()
         };
         Stats {
             hits: sum(|lane| &lane.hits),

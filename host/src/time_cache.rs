@@ -46,7 +46,9 @@ thread_local! {
 /// Milliseconds since the epoch by the clock; the cached time stays as it is.
 #[must_use]
 pub fn clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -88,14 +90,30 @@ pub fn http_date_bytes() -> [u8; 29] {
 /// Seconds since the epoch as the error log writes them: `2026/11/23 21:00:00` (UTC).
 #[must_use]
 pub fn error_log_time_of(seconds: u64) -> String {
-    let Civil { year, month, day, hour, minute, second, .. } = civil(seconds);
+    let Civil {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+        ..
+    } = civil(seconds);
     format!("{year:04}/{month:02}/{day:02} {hour:02}:{minute:02}:{second:02}")
 }
 
 /// Seconds since the epoch by ISO 8601, without the zone: `2026-11-23T21:00:00`.
 #[must_use]
 pub fn iso_time_of(seconds: u64) -> String {
-    let Civil { year, month, day, hour, minute, second, .. } = civil(seconds);
+    let Civil {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+        ..
+    } = civil(seconds);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
@@ -156,7 +174,11 @@ pub fn civil(seconds: u64) -> Civil {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     Civil {
         year,
@@ -169,21 +191,38 @@ pub fn civil(seconds: u64) -> Civil {
     }
 }
 
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 
 /// Seconds since the epoch as HTTP writes them.
 #[must_use]
 pub fn http_date_of(seconds: u64) -> String {
-    let Civil { year, month, day, hour, minute, second, weekday } = civil(seconds);
+    let Civil {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+        weekday,
+    } = civil(seconds);
     let weekday = WEEKDAYS[usize::from(weekday)];
     let month = MONTHS[usize::from(month) - 1];
     format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
 fn texts_of(seconds: u64) -> Texts {
-    let Civil { year, month, day, hour, minute, second, .. } = civil(seconds);
+    let Civil {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+        ..
+    } = civil(seconds);
     let name = MONTHS[usize::from(month) - 1];
     let http = http_date_of(seconds);
     Texts {

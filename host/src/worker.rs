@@ -55,17 +55,31 @@ impl Worker {
     ///
     /// # Errors
     /// When the system has no thread or no descriptors left.
-    pub fn start(info: WorkerInfo, generation: Arc<Generation>, sockets: Vec<StdListener>, ended: Sender<Ended>) -> std::io::Result<Self> {
+    pub fn start(
+        info: WorkerInfo,
+        generation: Arc<Generation>,
+        sockets: Vec<StdListener>,
+        ended: Sender<Ended>,
+    ) -> std::io::Result<Self> {
         let (commands, received) = mpsc::unbounded_channel();
         let id = info.id;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                LocalSet::new().block_on(&runtime, run(info, generation, sockets, received));
-            }));
-            // The supervisor is gone only when the process ends.
-            let _told = ended.send(Ended { id, panicked: result.is_err() }).is_ok();
-        })?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        std::thread::Builder::new()
+            .name(format!("worker-{id}"))
+            .spawn(move || {
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    LocalSet::new().block_on(&runtime, run(info, generation, sockets, received));
+                }));
+                // The supervisor is gone only when the process ends.
+                let _told = ended
+                    .send(Ended {
+                        id,
+                        panicked: result.is_err(),
+                    })
+                    .is_ok();
+            })?;
         Ok(Self { id, commands })
     }
 
@@ -82,9 +96,19 @@ struct State {
     retired: Rc<std::cell::RefCell<Vec<Rc<Served>>>>,
 }
 
-async fn run(info: WorkerInfo, generation: Arc<Generation>, sockets: Vec<StdListener>, mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn run(
+    info: WorkerInfo,
+    generation: Arc<Generation>,
+    sockets: Vec<StdListener>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
     let site = Site::new(Served::start(generation, info.clone()), info.id);
-    let mut state = State { site: site.clone(), info, accepting: Vec::new(), retired: Rc::default() };
+    let mut state = State {
+        site: site.clone(),
+        info,
+        accepting: Vec::new(),
+        retired: Rc::default(),
+    };
     tokio::task::spawn_local(sweep(site.clone(), state.retired.clone()));
     state.listen(sockets);
     while let Some(command) = commands.recv().await {
@@ -99,7 +123,10 @@ async fn run(info: WorkerInfo, generation: Arc<Generation>, sockets: Vec<StdList
             Command::Listen(sockets) => state.listen(sockets),
             Command::Drain(most) => {
                 state.stop_listening();
-                state.drain(most).await;
+                tokio::select! {
+                    () = state.drain(most) => {}
+                    () = stopped(&mut commands) => {}
+                }
                 break;
             }
             Command::Stop => {
@@ -117,9 +144,22 @@ async fn run(info: WorkerInfo, generation: Arc<Generation>, sockets: Vec<StdList
         served.close().await;
     };
     if tokio::time::timeout(EXIT, closing).await.is_err() {
-        error_log::write(Level::Warn, &Context::default(), "exit_worker handlers took too long and were ended");
+        error_log::write(
+            Level::Warn,
+            &Context::default(),
+            "exit_worker handlers took too long and were ended",
+        );
     }
     served.flush();
+}
+
+/// Waits for the order to end now, in place of a drain that takes its time.
+async fn stopped(commands: &mut mpsc::UnboundedReceiver<Command>) {
+    while let Some(command) = commands.recv().await {
+        if matches!(command, Command::Stop) {
+            break;
+        }
+    }
 }
 
 impl State {
@@ -129,12 +169,18 @@ impl State {
             let listener = match tokio::net::TcpListener::from_std(socket) {
                 Ok(listener) => Rc::new(listener),
                 Err(error) => {
-                    error_log::write(Level::Crit, &Context::default(), format!("a listening socket cannot be used: {error}"));
+                    error_log::write(
+                        Level::Crit,
+                        &Context::default(),
+                        format!("a listening socket cannot be used: {error}"),
+                    );
                     continue;
                 }
             };
             let (site, socket) = (self.site.clone(), listener.clone());
-            let task = tokio::task::spawn_local(async move { listener::accept(&socket, |stream| serve(stream, &site)).await });
+            let task = tokio::task::spawn_local(async move {
+                listener::accept(&socket, |stream| serve(stream, &site)).await
+            });
             self.accepting.push((listener, task));
         }
     }
@@ -154,8 +200,18 @@ impl State {
         self.site.drain();
         while self.site.open() > 0 || exchange::count() > 0 {
             if tokio::time::Instant::now() >= until {
-                let message = format!("{} connections are cut: the drain time is over", self.site.open());
-                error_log::write(Level::Warn, &Context { worker: Some(self.info.id as usize), ..Context::default() }, message);
+                let message = format!(
+                    "{} connections are cut: the drain time is over",
+                    self.site.open()
+                );
+                error_log::write(
+                    Level::Warn,
+                    &Context {
+                        worker: Some(self.info.id as usize),
+                        ..Context::default()
+                    },
+                    message,
+                );
                 break;
             }
             tokio::time::sleep(DRAIN_STEP).await;
@@ -165,7 +221,11 @@ impl State {
 
 fn serve(stream: tokio::net::TcpStream, site: &Rc<Site>) {
     if site.open() >= site.served().generation.config.server.max_connections {
-        error_log::write(Level::Alert, &Context::default(), "a connection is refused: max_connections are open");
+        error_log::write(
+            Level::Alert,
+            &Context::default(),
+            "a connection is refused: max_connections are open",
+        );
         return;
     }
     tokio::task::spawn_local(connection::serve(stream, site.clone()));

@@ -89,7 +89,11 @@ fn a_full_queue_drops_and_counts_but_never_waits() {
     let fifo = folder.path().join("fifo");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
     // A pipe that nobody empties: after 64 KiB the log's thread hangs in its write.
-    let reader = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    let reader = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&fifo)
+        .unwrap();
     let log = AccessLog::open_with(LogFile::open(Target::File(fifo)).unwrap(), 2).unwrap();
     let mut buffer = Buffer::new(Arc::clone(&log));
     for _ in 0..100_000 {

@@ -10,7 +10,12 @@ const ENTRIES: usize = 256;
 impl Host for HostState {
     fn get(&mut self, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
         let id = enter!(self, "context.get");
-        Ok(exchange::with(id, |x| x.context.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone())))
+        Ok(exchange::with(id, |x| {
+            x.context
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| value.clone())
+        }))
     }
 
     fn set(&mut self, name: String, value: Option<Vec<u8>>) -> wasmtime::Result<()> {
@@ -23,7 +28,9 @@ impl Host for HostState {
                     x.context.swap_remove(place);
                 }
                 (None, Some(_)) if x.context.len() >= ENTRIES => {
-                    return Err(wasmtime::format_err!("`context.set`: more than {ENTRIES} names"));
+                    return Err(wasmtime::format_err!(
+                        "`context.set`: more than {ENTRIES} names"
+                    ));
                 }
                 (None, Some(value)) => x.context.push((name, value)),
                 (None, None) => {}

@@ -13,7 +13,10 @@ impl Host for HostState {
     fn connection(&mut self) -> wasmtime::Result<ConnectionInfo> {
         let id = enter!(self, "exchange.connection");
         exchange::with(id, |x| {
-            let connection = x.connection.as_ref().ok_or_else(|| wasmtime::format_err!("the connection is gone"))?;
+            let connection = x
+                .connection
+                .as_ref()
+                .ok_or_else(|| wasmtime::format_err!("the connection is gone"))?;
             Ok(ConnectionInfo {
                 remote_address: connection.remote.ip().to_string(),
                 remote_port: connection.remote.port(),
@@ -32,7 +35,9 @@ impl Host for HostState {
                 return Err("the answer's head has been sent".to_owned());
             }
             if !target.starts_with('@') {
-                x.request.set_target(&target).map_err(|_| format!("`{target}` is neither @NAME nor a path"))?;
+                x.request
+                    .set_target(&target)
+                    .map_err(|_| format!("`{target}` is neither @NAME nor a path"))?;
             }
             x.exec = Some(target);
             Ok(())

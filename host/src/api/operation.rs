@@ -58,7 +58,9 @@ impl Work {
             }
             Self::ReadBody { exchange, limit } => {
                 let read = exchange::try_with(*exchange, |x| x.body.poll_whole(cx, *limit));
-                Outcome::Body(std::task::ready!(read.unwrap_or(Poll::Ready(Err(BodyError::Closed)))))
+                Outcome::Body(std::task::ready!(
+                    read.unwrap_or(Poll::Ready(Err(BodyError::Closed)))
+                ))
             }
             Self::Write { exchange } => {
                 let room = exchange::try_with(*exchange, |x| x.output.poll_room(cx));
@@ -80,7 +82,9 @@ impl Operation {
     /// Begun.
     #[must_use]
     pub fn new(work: Work) -> Self {
-        Self { work: Arc::new(Mutex::new(work)) }
+        Self {
+            work: Arc::new(Mutex::new(work)),
+        }
     }
 
     /// A share that does not keep the operation alive: dropping the resource cancels it.
@@ -145,10 +149,15 @@ impl HostOperation for HostState {
 }
 
 impl Host for HostState {
-    async fn wait_any(&mut self, operations: Vec<Resource<Operation>>) -> wasmtime::Result<Vec<u32>> {
+    async fn wait_any(
+        &mut self,
+        operations: Vec<Resource<Operation>>,
+    ) -> wasmtime::Result<Vec<u32>> {
         enter!(self, "operation.wait-any");
         if operations.is_empty() {
-            return Err(wasmtime::format_err!("`operation.wait-any` was given nothing to wait for"));
+            return Err(wasmtime::format_err!(
+                "`operation.wait-any` was given nothing to wait for"
+            ));
         }
         std::future::poll_fn(|cx| {
             let mut ready = Vec::new();
@@ -159,7 +168,11 @@ impl Host for HostState {
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }
             }
-            if ready.is_empty() { Poll::Pending } else { Poll::Ready(Ok(ready)) }
+            if ready.is_empty() {
+                Poll::Pending
+            } else {
+                Poll::Ready(Ok(ready))
+            }
         })
         .await
     }

@@ -8,9 +8,13 @@ use crate::exchange::{self, NO_EXCHANGE};
 use crate::phase::Phase;
 use crate::reactor::{self, ReactorId};
 
+mod module;
+
 impl HostState {
     fn reactor(&self) -> wasmtime::Result<ReactorId> {
-        self.reactor.ok_or_else(|| wasmtime::format_err!("only a component that exports `pump` has a reactor"))
+        self.reactor.ok_or_else(|| {
+            wasmtime::format_err!("only a component that exports `pump` has a reactor")
+        })
     }
 }
 
@@ -18,6 +22,15 @@ impl Host for HostState {
     fn program(&mut self) -> wasmtime::Result<String> {
         enter!(self, "reactor.program");
         Ok(self.plugin.program.clone())
+    }
+
+    fn find_module(
+        &mut self,
+        name: String,
+        path: String,
+    ) -> wasmtime::Result<Result<(String, Vec<u8>), String>> {
+        enter!(self, "reactor.find-module");
+        Ok(module::find(&self.plugin, &path, &name))
     }
 
     async fn next(&mut self, done: Vec<u8>) -> wasmtime::Result<Vec<u8>> {
@@ -32,7 +45,8 @@ impl Host for HostState {
 
     fn select(&mut self, job: u32, phase: u8) -> wasmtime::Result<()> {
         enter!(self, "reactor.select");
-        let phase = Phase::from_number(phase).ok_or_else(|| wasmtime::format_err!("`reactor.select`: {phase} is no phase"))?;
+        let phase = Phase::from_number(phase)
+            .ok_or_else(|| wasmtime::format_err!("`reactor.select`: {phase} is no phase"))?;
         if job != NO_EXCHANGE {
             let id = self.reactor()?;
             let ours = exchange::try_with(job, |x| {
@@ -40,7 +54,9 @@ impl Host for HostState {
                 x.jobs.contains(&id)
             });
             if ours != Some(true) {
-                return Err(wasmtime::format_err!("`reactor.select`: {job} is no job of this instance"));
+                return Err(wasmtime::format_err!(
+                    "`reactor.select`: {job} is no job of this instance"
+                ));
             }
         }
         self.exchange = job;

@@ -12,18 +12,32 @@ use crate::exchange::{self, ExchangeId};
 
 /// A header list as the contract has it.
 pub(super) fn header_list(headers: &http::HeaderMap) -> Vec<(String, Vec<u8>)> {
-    headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
+        .collect()
 }
 
 /// Name and value, checked.
 pub(super) fn field(name: &str, value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
-    Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?))
+    Some((
+        HeaderName::from_bytes(name.as_bytes()).ok()?,
+        HeaderValue::from_bytes(value).ok()?,
+    ))
 }
 
 /// Replaces all values of a name, or takes it away; false when something is not valid.
 pub(super) fn replace(headers: &mut http::HeaderMap, name: &str, values: &[Vec<u8>]) -> bool {
-    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return false };
-    let Ok(values) = values.iter().map(|v| HeaderValue::from_bytes(v)).collect::<Result<Vec<_>, _>>() else { return false };
+    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+        return false;
+    };
+    let Ok(values) = values
+        .iter()
+        .map(|v| HeaderValue::from_bytes(v))
+        .collect::<Result<Vec<_>, _>>()
+    else {
+        return false;
+    };
     headers.remove(&name);
     for value in values {
         headers.append(&name, value);
@@ -78,7 +92,12 @@ impl Host for HostState {
 
     fn get_header(&mut self, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
         let id = enter!(self, "request.get-header");
-        Ok(exchange::with(id, |x| x.request.headers.get(name).map(|value| value.as_bytes().to_vec())))
+        Ok(exchange::with(id, |x| {
+            x.request
+                .headers
+                .get(name)
+                .map(|value| value.as_bytes().to_vec())
+        }))
     }
 
     fn get_headers(&mut self) -> wasmtime::Result<Vec<(String, Vec<u8>)>> {
@@ -88,7 +107,9 @@ impl Host for HostState {
 
     fn set_method(&mut self, method: String) -> wasmtime::Result<Result<(), HeadError>> {
         let id = enter!(self, "request.set-method");
-        let Ok(method) = http::Method::from_bytes(method.as_bytes()) else { return Ok(Err(HeadError::Invalid)) };
+        let Ok(method) = http::Method::from_bytes(method.as_bytes()) else {
+            return Ok(Err(HeadError::Invalid));
+        };
         exchange::with(id, |x| x.request.method = method);
         Ok(Ok(()))
     }
@@ -106,15 +127,29 @@ impl Host for HostState {
         }))
     }
 
-    fn set_header(&mut self, name: String, values: Vec<Vec<u8>>) -> wasmtime::Result<Result<(), HeadError>> {
+    fn set_header(
+        &mut self,
+        name: String,
+        values: Vec<Vec<u8>>,
+    ) -> wasmtime::Result<Result<(), HeadError>> {
         let id = enter!(self, "request.set-header");
         let valid = exchange::with(id, |x| replace(&mut x.request.headers, &name, &values));
-        Ok(if valid { Ok(()) } else { Err(HeadError::Invalid) })
+        Ok(if valid {
+            Ok(())
+        } else {
+            Err(HeadError::Invalid)
+        })
     }
 
-    fn add_header(&mut self, name: String, value: Vec<u8>) -> wasmtime::Result<Result<(), HeadError>> {
+    fn add_header(
+        &mut self,
+        name: String,
+        value: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), HeadError>> {
         let id = enter!(self, "request.add-header");
-        let Some((name, value)) = field(&name, &value) else { return Ok(Err(HeadError::Invalid)) };
+        let Some((name, value)) = field(&name, &value) else {
+            return Ok(Err(HeadError::Invalid));
+        };
         exchange::with(id, |x| x.request.headers.append(name, value));
         Ok(Ok(()))
     }
@@ -130,7 +165,10 @@ impl Host for HostState {
         self.begin(Work::ReadBody { exchange, limit })
     }
 
-    async fn end_read_body(&mut self, op: Resource<Operation>) -> wasmtime::Result<Result<Vec<u8>, BodyError>> {
+    async fn end_read_body(
+        &mut self,
+        op: Resource<Operation>,
+    ) -> wasmtime::Result<Result<Vec<u8>, BodyError>> {
         enter!(self, "request.end-read-body");
         let outcome = self.finish(op).await?;
         body(outcome, "request.end-read-body")
@@ -138,7 +176,10 @@ impl Host for HostState {
 
     async fn read(&mut self) -> wasmtime::Result<Result<Option<Vec<u8>>, BodyError>> {
         let id = enter!(self, "request.read");
-        Ok(piece(id).await.map(|piece| piece.map(|bytes| bytes.to_vec())).map_err(body_error))
+        Ok(piece(id)
+            .await
+            .map(|piece| piece.map(|bytes| bytes.to_vec()))
+            .map_err(body_error))
     }
 
     fn set_body(&mut self, body: Vec<u8>) -> wasmtime::Result<Result<(), BodyError>> {

@@ -10,8 +10,17 @@ use super::{HostState, Operation, enter};
 use crate::exchange::{self, Exchange, ExchangeId};
 
 /// A change of the head, if it can still change.
-fn edit(id: ExchangeId, f: impl FnOnce(&mut Exchange) -> Result<(), ResponseError>) -> Result<(), ResponseError> {
-    exchange::with(id, |x| if x.response.sent { Err(ResponseError::HeadSent) } else { f(x) })
+fn edit(
+    id: ExchangeId,
+    f: impl FnOnce(&mut Exchange) -> Result<(), ResponseError>,
+) -> Result<(), ResponseError> {
+    exchange::with(id, |x| {
+        if x.response.sent {
+            Err(ResponseError::HeadSent)
+        } else {
+            f(x)
+        }
+    })
 }
 
 /// Queues a piece of the body and lets the head go, if it has not gone yet.
@@ -42,7 +51,12 @@ fn written(outcome: &Outcome, function: &str) -> wasmtime::Result<Result<(), Res
 }
 
 impl Host for HostState {
-    fn send(&mut self, status: u16, headers: Vec<(String, Vec<u8>)>, body: Vec<u8>) -> wasmtime::Result<Result<(), ResponseError>> {
+    fn send(
+        &mut self,
+        status: u16,
+        headers: Vec<(String, Vec<u8>)>,
+        body: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), ResponseError>> {
         let id = enter!(self, "response.send");
         if !(100..=999).contains(&status) {
             return Ok(Err(ResponseError::Invalid));
@@ -82,7 +96,12 @@ impl Host for HostState {
 
     fn get_header(&mut self, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
         let id = enter!(self, "response.get-header");
-        Ok(exchange::with(id, |x| x.response.headers.get(name).map(|value| value.as_bytes().to_vec())))
+        Ok(exchange::with(id, |x| {
+            x.response
+                .headers
+                .get(name)
+                .map(|value| value.as_bytes().to_vec())
+        }))
     }
 
     fn get_headers(&mut self) -> wasmtime::Result<Vec<(String, Vec<u8>)>> {
@@ -90,12 +109,26 @@ impl Host for HostState {
         Ok(exchange::with(id, |x| header_list(&x.response.headers)))
     }
 
-    fn set_header(&mut self, name: String, values: Vec<Vec<u8>>) -> wasmtime::Result<Result<(), ResponseError>> {
+    fn set_header(
+        &mut self,
+        name: String,
+        values: Vec<Vec<u8>>,
+    ) -> wasmtime::Result<Result<(), ResponseError>> {
         let id = enter!(self, "response.set-header");
-        Ok(edit(id, |x| if replace(&mut x.response.headers, &name, &values) { Ok(()) } else { Err(ResponseError::Invalid) }))
+        Ok(edit(id, |x| {
+            if replace(&mut x.response.headers, &name, &values) {
+                Ok(())
+            } else {
+                Err(ResponseError::Invalid)
+            }
+        }))
     }
 
-    fn add_header(&mut self, name: String, value: Vec<u8>) -> wasmtime::Result<Result<(), ResponseError>> {
+    fn add_header(
+        &mut self,
+        name: String,
+        value: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), ResponseError>> {
         let id = enter!(self, "response.add-header");
         Ok(edit(id, |x| {
             let (name, value) = field(&name, &value).ok_or(ResponseError::Invalid)?;
@@ -114,7 +147,10 @@ impl Host for HostState {
         if let Err(error) = piece(exchange, bytes) {
             return Ok(Err(error));
         }
-        written(&Operation::new(Work::Write { exchange }).wait().await, "response.write")
+        written(
+            &Operation::new(Work::Write { exchange }).wait().await,
+            "response.write",
+        )
     }
 
     fn begin_write(&mut self, bytes: Vec<u8>) -> wasmtime::Result<Resource<Operation>> {
@@ -125,7 +161,10 @@ impl Host for HostState {
         }
     }
 
-    async fn end_write(&mut self, op: Resource<Operation>) -> wasmtime::Result<Result<(), ResponseError>> {
+    async fn end_write(
+        &mut self,
+        op: Resource<Operation>,
+    ) -> wasmtime::Result<Result<(), ResponseError>> {
         enter!(self, "response.end-write");
         written(&self.finish(op).await?, "response.end-write")
     }

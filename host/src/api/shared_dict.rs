@@ -23,7 +23,9 @@ fn error(error: DictError) -> wit::DictError {
         DictError::NotANumber => wit::DictError::NotANumber,
         DictError::IsAList => wit::DictError::IsAList,
         DictError::NotAList => wit::DictError::NotAList,
-        DictError::EmptyKey | DictError::KeyTooLong | DictError::BadValue => wit::DictError::Invalid,
+        DictError::EmptyKey | DictError::KeyTooLong | DictError::BadValue => {
+            wit::DictError::Invalid
+        }
     }
 }
 
@@ -71,7 +73,11 @@ impl HostState {
         Ok(&self.table.get(handle)?.0)
     }
 
-    fn with_dict<T>(&self, handle: &Handle, f: impl FnOnce(&SharedDict) -> Result<T, DictError>) -> Answer<T> {
+    fn with_dict<T>(
+        &self,
+        handle: &Handle,
+        f: impl FnOnce(&SharedDict) -> Result<T, DictError>,
+    ) -> Answer<T> {
         Ok(f(self.dict(handle)?).map_err(error))
     }
 }
@@ -81,9 +87,14 @@ impl wit::Host for HostState {}
 impl wit::HostDict for HostState {
     fn open(&mut self, name: String) -> Answer<Handle> {
         enter!(self, "shared-dict.dict");
-        let Some(dict) = self.plugin.dicts.find(&name) else { return Ok(Err(wit::DictError::UnknownDict)) };
+        let Some(dict) = self.plugin.dicts.find(&name) else {
+            return Ok(Err(wit::DictError::UnknownDict));
+        };
         if !self.plugin.allow.shared.allows(|allowed| *allowed == name) {
-            self.log(Level::Warn, &format!("refused: shared dict `{name}` is not in `allow.shared`"));
+            self.log(
+                Level::Warn,
+                &format!("refused: shared dict `{name}` is not in `allow.shared`"),
+            );
             return Ok(Err(wit::DictError::Refused));
         }
         Ok(Ok(self.table.push(Dict(dict))?))
@@ -91,16 +102,58 @@ impl wit::HostDict for HostState {
 
     fn get(&mut self, dict: Handle, key: Vec<u8>, with_stale: bool) -> Answer<Option<wit::Entry>> {
         self.with_dict(&dict, |dict| {
-            dict.read(&key, with_stale, time_cache::now_ms(), |value, flags, stale| wit::Entry { value: to_guest(value), flags, stale })
+            dict.read(
+                &key,
+                with_stale,
+                time_cache::now_ms(),
+                |value, flags, stale| wit::Entry {
+                    value: to_guest(value),
+                    flags,
+                    stale,
+                },
+            )
         })
     }
 
-    fn store(&mut self, dict: Handle, how: wit::Mode, key: Vec<u8>, value: wit::Value, ttl: u64, flags: u32) -> Answer<bool> {
-        self.with_dict(&dict, |dict| dict.store(&key, from_guest(value), Store { mode: mode(how), ttl, flags }, time_cache::now_ms()))
+    fn store(
+        &mut self,
+        dict: Handle,
+        how: wit::Mode,
+        key: Vec<u8>,
+        value: wit::Value,
+        ttl: u64,
+        flags: u32,
+    ) -> Answer<bool> {
+        self.with_dict(&dict, |dict| {
+            dict.store(
+                &key,
+                from_guest(value),
+                Store {
+                    mode: mode(how),
+                    ttl,
+                    flags,
+                },
+                time_cache::now_ms(),
+            )
+        })
     }
 
-    fn incr(&mut self, dict: Handle, key: Vec<u8>, by: f64, init: Option<f64>, init_ttl: u64) -> Answer<(f64, bool)> {
-        self.with_dict(&dict, |dict| dict.incr(&key, by, init.map(|init| (init, init_ttl)), time_cache::now_ms()))
+    fn incr(
+        &mut self,
+        dict: Handle,
+        key: Vec<u8>,
+        by: f64,
+        init: Option<f64>,
+        init_ttl: u64,
+    ) -> Answer<(f64, bool)> {
+        self.with_dict(&dict, |dict| {
+            dict.incr(
+                &key,
+                by,
+                init.map(|init| (init, init_ttl)),
+                time_cache::now_ms(),
+            )
+        })
     }
 
     fn delete(&mut self, dict: Handle, key: Vec<u8>) -> Answer<()> {
@@ -115,12 +168,25 @@ impl wit::HostDict for HostState {
         self.with_dict(&dict, |dict| dict.expire(&key, ttl, time_cache::now_ms()))
     }
 
-    fn push(&mut self, dict: Handle, end: wit::Side, key: Vec<u8>, value: wit::Value) -> Answer<u32> {
-        self.with_dict(&dict, |dict| dict.push(side(end), &key, from_guest(value), time_cache::now_ms()))
+    fn push(
+        &mut self,
+        dict: Handle,
+        end: wit::Side,
+        key: Vec<u8>,
+        value: wit::Value,
+    ) -> Answer<u32> {
+        self.with_dict(&dict, |dict| {
+            dict.push(side(end), &key, from_guest(value), time_cache::now_ms())
+        })
     }
 
     fn pop(&mut self, dict: Handle, end: wit::Side, key: Vec<u8>) -> Answer<Option<wit::Value>> {
-        self.with_dict(&dict, |dict| Ok(dict.pop(side(end), &key, time_cache::now_ms())?.as_ref().map(to_guest)))
+        self.with_dict(&dict, |dict| {
+            Ok(dict
+                .pop(side(end), &key, time_cache::now_ms())?
+                .as_ref()
+                .map(to_guest))
+        })
     }
 
     fn len(&mut self, dict: Handle, key: Vec<u8>) -> Answer<u32> {
@@ -133,12 +199,16 @@ impl wit::HostDict for HostState {
     }
 
     fn flush_expired(&mut self, dict: Handle, max: u32) -> wasmtime::Result<u32> {
-        let flushed = self.dict(&dict)?.flush_expired(max as usize, time_cache::now_ms());
+        let flushed = self
+            .dict(&dict)?
+            .flush_expired(max as usize, time_cache::now_ms());
         Ok(u32::try_from(flushed).unwrap_or(u32::MAX))
     }
 
     fn get_keys(&mut self, dict: Handle, max: u32) -> wasmtime::Result<Vec<Vec<u8>>> {
-        let keys = self.dict(&dict)?.get_keys(max as usize, time_cache::now_ms());
+        let keys = self
+            .dict(&dict)?
+            .get_keys(max as usize, time_cache::now_ms());
         Ok(keys.iter().map(|key| key.to_vec()).collect())
     }
 

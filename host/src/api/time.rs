@@ -22,6 +22,8 @@ impl Host for HostState {
 
     fn local_offset(&mut self) -> wasmtime::Result<i32> {
         enter!(self, "time.local-offset");
-        Ok(jiff::tz::TimeZone::system().to_offset(jiff::Timestamp::now()).seconds())
+        Ok(jiff::tz::TimeZone::system()
+            .to_offset(jiff::Timestamp::now())
+            .seconds())
     }
 }

@@ -42,7 +42,9 @@ fn next_id() -> u64 {
 }
 
 fn sleeping(delay: u32) -> Work {
-    Work::Sleep(Box::pin(tokio::time::sleep(Duration::from_millis(u64::from(delay)))))
+    Work::Sleep(Box::pin(tokio::time::sleep(Duration::from_millis(
+        u64::from(delay),
+    ))))
 }
 
 impl Host for HostState {
@@ -71,17 +73,35 @@ impl Host for HostState {
         }
     }
 
-    fn start(&mut self, delay: u32, every: u32, token: u64) -> wasmtime::Result<Result<u64, TimerError>> {
+    fn start(
+        &mut self,
+        delay: u32,
+        every: u32,
+        token: u64,
+    ) -> wasmtime::Result<Result<u64, TimerError>> {
         enter!(self, "timers.start");
-        if delay != 0 && self.worker.exiting.load(std::sync::atomic::Ordering::Relaxed) {
+        if delay != 0
+            && self
+                .worker
+                .exiting
+                .load(std::sync::atomic::Ordering::Relaxed)
+        {
             return Ok(Err(TimerError::Exiting));
         }
         if self.timers.new.len() >= PENDING {
             return Ok(Err(TimerError::TooMany));
         }
         let id = next_id();
-        let (delay, every) = (Duration::from_millis(u64::from(delay)), Duration::from_millis(u64::from(every)));
-        self.timers.new.push(Timer { id, delay, every, token });
+        let (delay, every) = (
+            Duration::from_millis(u64::from(delay)),
+            Duration::from_millis(u64::from(every)),
+        );
+        self.timers.new.push(Timer {
+            id,
+            delay,
+            every,
+            token,
+        });
         Ok(Ok(id))
     }
 

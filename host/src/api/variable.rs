@@ -12,7 +12,9 @@ impl Host for HostState {
 
     fn get_many(&mut self, names: Vec<String>) -> wasmtime::Result<Vec<Option<Vec<u8>>>> {
         let id = enter!(self, "variable.get-many");
-        Ok(exchange::with(id, |x| names.iter().map(|name| variable::value(x, name)).collect()))
+        Ok(exchange::with(id, |x| {
+            names.iter().map(|name| variable::value(x, name)).collect()
+        }))
     }
 
     fn set(&mut self, name: String, value: Vec<u8>) -> wasmtime::Result<Result<(), VariableError>> {

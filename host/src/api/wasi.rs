@@ -19,19 +19,39 @@ const LINE: usize = 4 << 10;
 /// The WASI context of a new instance.
 pub(super) fn context(plugin: &Arc<PluginInfo>) -> WasiCtx {
     let mut builder = WasiCtxBuilder::new();
-    builder.stdout(LogLines { plugin: plugin.clone(), level: Level::Notice });
-    builder.stderr(LogLines { plugin: plugin.clone(), level: Level::Error });
-    builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    builder.stdout(LogLines {
+        plugin: plugin.clone(),
+        level: Level::Notice,
+    });
+    builder.stderr(LogLines {
+        plugin: plugin.clone(),
+        level: Level::Error,
+    });
+    builder
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false);
     for (name, value) in std::env::vars() {
         if plugin.allow.env.allows(|allowed| *allowed == name) {
             builder.env(name, value);
         }
     }
     for grant in &plugin.allow.files {
-        let permissions = if grant.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        let permissions = if grant.write {
+            FsPerms::ReadWrite
+        } else {
+            FsPerms::ReadOnly
+        };
         if let Err(error) = builder.preopened_dir(&grant.path, &grant.name, permissions) {
             let message = format!("allow.files: {}: {error}", grant.path.display());
-            error_log::write(Level::Error, &Context { plugin: Some(&plugin.name), ..Context::default() }, message);
+            error_log::write(
+                Level::Error,
+                &Context {
+                    plugin: Some(&plugin.name),
+                    ..Context::default()
+                },
+                message,
+            );
         }
     }
     builder.build()
@@ -60,7 +80,11 @@ impl StdoutStream for LogLines {
 
 impl LogLines {
     fn lines(&self) -> Lines {
-        Lines { plugin: self.plugin.clone(), level: self.level, line: Vec::new() }
+        Lines {
+            plugin: self.plugin.clone(),
+            level: self.level,
+            line: Vec::new(),
+        }
     }
 }
 
@@ -84,7 +108,14 @@ impl Lines {
     fn write_line(&mut self) {
         let line = self.line.trim_ascii_end();
         if !line.is_empty() {
-            error_log::write(self.level, &Context { plugin: Some(&self.plugin.name), ..Context::default() }, line);
+            error_log::write(
+                self.level,
+                &Context {
+                    plugin: Some(&self.plugin.name),
+                    ..Context::default()
+                },
+                line,
+            );
         }
         self.line.clear();
     }
@@ -117,7 +148,11 @@ impl OutputStream for Lines {
 }
 
 impl tokio::io::AsyncWrite for Lines {
-    fn poll_write(mut self: Pin<&mut Self>, _cx: &mut TaskContext<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _cx: &mut TaskContext<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         self.add(bytes);
         Poll::Ready(Ok(bytes.len()))
     }

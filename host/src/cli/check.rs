@@ -15,7 +15,12 @@ pub(super) fn main(file: &Path) -> ExitCode {
     match build(config) {
         Ok(()) => {
             use std::io::Write as _;
-            let _told = writeln!(anstream::stdout(), "{}: the configuration is fine", file.display()).is_ok();
+            let _told = writeln!(
+                anstream::stdout(),
+                "{}: the configuration is fine",
+                file.display()
+            )
+            .is_ok();
             ExitCode::SUCCESS
         }
         Err(error) => match error.downcast_ref::<BuildError>() {
@@ -27,7 +32,9 @@ pub(super) fn main(file: &Path) -> ExitCode {
 
 fn build(config: Config) -> anyhow::Result<()> {
     let mut builder = server::builder()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(builder.build(config))?;
     Ok(())
 }

@@ -60,7 +60,11 @@ impl Running {
                 x.response.status = CLIENT_CLOSED;
                 x.response.sent = true;
             }
-            if x.handler_running { x.jobs.clone() } else { Vec::new() }
+            if x.handler_running {
+                x.jobs.clone()
+            } else {
+                Vec::new()
+            }
         });
         for job in running {
             reactor::cancel(job, self.id);
@@ -85,7 +89,13 @@ impl Outgoing {
         let streamed = whole.is_none();
         let whole = whole.filter(|bytes| !bytes.is_empty());
         let ended = !streamed && whole.is_none();
-        Self { running: Some(running), driver, whole, streamed, ended }
+        Self {
+            running: Some(running),
+            driver,
+            whole,
+            streamed,
+            ended,
+        }
     }
 
     /// Moves the engine on while there is something to do.
@@ -99,15 +109,24 @@ impl Outgoing {
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, std::io::Error>>> {
         self.drive(cx);
-        let Some(id) = self.running.as_ref().map(|running| running.id) else { return Poll::Ready(None) };
+        let Some(id) = self.running.as_ref().map(|running| running.id) else {
+            return Poll::Ready(None);
+        };
         let (piece, drained) = exchange::with(id, |x| {
             let outgoing = x.outgoing();
             if outgoing.broken {
-                let cut = std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "the answer cannot go on");
+                let cut = std::io::Error::new(
+                    std::io::ErrorKind::ConnectionAborted,
+                    "the answer cannot go on",
+                );
                 return (Poll::Ready(Some(Err(cut))), Vec::new());
             }
             let piece = outgoing.poll_take(cx).map(|piece| piece.map(Ok));
-            let drained = if x.output.queued() == 0 { std::mem::take(&mut x.output.tell_drained) } else { Vec::new() };
+            let drained = if x.output.queued() == 0 {
+                std::mem::take(&mut x.output.tell_drained)
+            } else {
+                Vec::new()
+            };
             (piece, drained)
         });
         for reactor in drained {
@@ -121,7 +140,10 @@ impl Body for Outgoing {
     type Data = Bytes;
     type Error = std::io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         if !self.streamed {
             let whole = self.whole.take();
             self.ended = true;
@@ -155,7 +177,9 @@ impl Body for Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        let Some(running) = self.running.take() else { return };
+        let Some(running) = self.running.take() else {
+            return;
+        };
         if !self.ended {
             self.driver = None;
             running.client_left();

@@ -24,24 +24,36 @@ pub(super) struct Io {
 
 impl Io {
     pub(super) fn new(inner: TokioIo<TcpStream>, control: Rc<Control>, site: Rc<Site>) -> Self {
-        Self { inner, control, site }
+        Self {
+            inner,
+            control,
+            site,
+        }
     }
 
     fn wrote<T>(&self, result: &Poll<T>) {
         match result {
             Poll::Ready(_) => self.control.stalled.set(None),
-            Poll::Pending if self.control.stalled.get().is_none() => self.control.stalled.set(Some(self.site.clock.get())),
+            Poll::Pending if self.control.stalled.get().is_none() => {
+                self.control.stalled.set(Some(self.site.clock.get()))
+            }
             Poll::Pending => {}
         }
     }
 }
 
 impl Read for Io {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.control.order.get() == Some(Order::TimeOut) {
             self.control.order.set(None);
             // A client that does not even take this is gone either way.
-            let _sent = Pin::new(&mut self.inner).poll_write(cx, TIMED_OUT).is_ready();
+            let _sent = Pin::new(&mut self.inner)
+                .poll_write(cx, TIMED_OUT)
+                .is_ready();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
@@ -53,13 +65,21 @@ impl Read for Io {
 }
 
 impl Write for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.wrote(&result);
         result
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
         self.wrote(&result);
         result

@@ -32,20 +32,30 @@ impl RequestService {
 
     fn begin(&self, request: Request<Incoming>, keep: u64) -> ExchangeId {
         let (parts, incoming) = request.into_parts();
-        let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+        let target = parts
+            .uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
         let head = exchange::Request {
             method: parts.method,
             version: parts.version,
             original: target.clone(),
             target,
             headers: parts.headers,
-            authority: parts.uri.authority().map(|a| bytes::Bytes::copy_from_slice(a.as_str().as_bytes())),
+            authority: parts
+                .uri
+                .authority()
+                .map(|a| bytes::Bytes::copy_from_slice(a.as_str().as_bytes())),
             internal: false,
         };
         let body = if incoming.is_end_stream() {
             RequestBody::new(None)
         } else {
-            RequestBody::new(Some(Box::pin(http_body_util::BodyExt::map_err(incoming, Into::into))))
+            RequestBody::new(Some(Box::pin(http_body_util::BodyExt::map_err(
+                incoming,
+                Into::into,
+            ))))
         };
         let id = exchange::begin(head, body, self.control.info.clone());
         let number = self.control.requests.get() + 1;
@@ -71,13 +81,24 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
     fn call(&self, request: Request<Incoming>) -> Serving {
         time_cache::update();
         self.control.enter(Doing::Busy, self.site.clock.get());
-        self.control.in_progress.set(self.control.in_progress.get() + 1);
+        self.control
+            .in_progress
+            .set(self.control.in_progress.get() + 1);
         let served = self.site.served();
         let id = self.begin(request, served.generation.config.server.keepalive_requests);
         let answered = Rc::new(RefCell::new(served.fallback().clone()));
         let driver: Driver = Box::pin(engine::run(id, served.clone(), answered.clone()));
-        let running = Running { id, routes: served, answered, site: self.site.clone(), control: self.control.clone() };
-        Serving { running: Some(running), driver: Some(driver) }
+        let running = Running {
+            id,
+            routes: served,
+            answered,
+            site: self.site.clone(),
+            control: self.control.clone(),
+        };
+        Serving {
+            running: Some(running),
+            driver: Some(driver),
+        }
     }
 }
 
@@ -91,11 +112,16 @@ impl Future for Serving {
     type Output = Result<Response<Outgoing>, std::convert::Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let done = self.driver.as_mut().is_none_or(|driver| driver.as_mut().poll(cx).is_ready());
+        let done = self
+            .driver
+            .as_mut()
+            .is_none_or(|driver| driver.as_mut().poll(cx).is_ready());
         if done {
             self.driver = None;
         }
-        let Some(id) = self.running.as_ref().map(|running| running.id) else { return Poll::Pending };
+        let Some(id) = self.running.as_ref().map(|running| running.id) else {
+            return Poll::Pending;
+        };
         if !exchange::with(id, |x| x.response.sent) {
             return Poll::Pending;
         }
@@ -119,17 +145,35 @@ impl Drop for Serving {
 fn answer(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
     let (status, mut headers, whole, head_only) = exchange::with(running.id, |x| {
         let outgoing = x.outgoing();
-        let whole = if outgoing.ended && !outgoing.broken { Some(outgoing.take_whole().unwrap_or_default()) } else { None };
+        let whole = if outgoing.ended && !outgoing.broken {
+            Some(outgoing.take_whole().unwrap_or_default())
+        } else {
+            None
+        };
         let head_only = x.request.method == http::Method::HEAD;
-        (x.response.status, x.response.headers.clone(), whole, head_only)
+        (
+            x.response.status,
+            x.response.headers.clone(),
+            whole,
+            head_only,
+        )
     });
-    headers.entry(SERVER).or_insert(const { HeaderValue::from_static("phasor") });
+    headers
+        .entry(SERVER)
+        .or_insert(const { HeaderValue::from_static("phasor") });
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let bodiless = head_only || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let bodiless =
+        head_only || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     if head_only && let Some(whole) = &whole {
-        headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(whole.len()));
+        headers
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| HeaderValue::from(whole.len()));
     }
-    let whole = if bodiless { Some(bytes::Bytes::new()) } else { whole };
+    let whole = if bodiless {
+        Some(bytes::Bytes::new())
+    } else {
+        whole
+    };
     let mut response = Response::new(Outgoing::new(running, driver, whole));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

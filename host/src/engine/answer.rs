@@ -50,9 +50,17 @@ pub(super) fn respond(id: ExchangeId, respond: &Respond) -> Verdict {
 }
 
 /// `files`: the head of the answer, and the file if there is one. An error is a status.
-pub(super) async fn files(id: ExchangeId, root: &files::Root) -> Result<Option<files::FileBody>, u16> {
-    let (target, method, headers) =
-        exchange::with(id, |x| (x.request.target.clone(), x.request.method.clone(), std::mem::take(&mut x.request.headers)));
+pub(super) async fn files(
+    id: ExchangeId,
+    root: &files::Root,
+) -> Result<Option<files::FileBody>, u16> {
+    let (target, method, headers) = exchange::with(id, |x| {
+        (
+            x.request.target.clone(),
+            x.request.method.clone(),
+            std::mem::take(&mut x.request.headers),
+        )
+    });
     let outcome = files::open(root, target.as_str().as_bytes(), &method, &headers).await;
     exchange::with(id, |x| {
         x.request.headers = headers;
@@ -83,7 +91,10 @@ pub(super) fn status(id: ExchangeId, status: u16) {
         x.response.headers.remove(CONTENT_LENGTH);
         match error_page::page(status) {
             Some(page) => {
-                x.response.headers.insert(CONTENT_TYPE, HeaderValue::from_static(error_page::CONTENT_TYPE));
+                x.response.headers.insert(
+                    CONTENT_TYPE,
+                    HeaderValue::from_static(error_page::CONTENT_TYPE),
+                );
                 x.output.push(page.clone());
             }
             None => {

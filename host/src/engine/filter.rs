@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -17,7 +17,11 @@ use crate::plugin::instance::ChunkVerdict;
 use crate::reactor;
 
 fn report(id: ExchangeId, phase: Phase, plugin: &str, message: &str) {
-    let context = Context { plugin: Some(plugin), phase: Some(phase.name()), ..Context::default() };
+    let context = Context {
+        plugin: Some(plugin),
+        phase: Some(phase.name()),
+        ..Context::default()
+    };
     exchange::log(id, Level::Error, context, message);
 }
 
@@ -45,18 +49,32 @@ async fn one_head(id: ExchangeId, filter: &Filter, runner: &Runner) -> Result<Ve
     match runner {
         Runner::Pool(pool) => {
             let mut lease = pool.take(deadline(id)).await.map_err(|e| e.to_string())?;
-            let result = lease.instance().map_err(|e| e.to_string())?.call(Phase::HeaderFilter, id).await;
+            let result = lease
+                .instance()
+                .map_err(|e| e.to_string())?
+                .call(Phase::HeaderFilter, id)
+                .await;
             if matches!(result, Ok(_) | Err(CallError::Failed(_))) {
                 lease.give_back();
             }
             result.map_err(|e| e.to_string())
         }
         Runner::Pump(pump) => {
-            let Some(segment) = filter.segment else { return Ok(Verdict::Next) };
-            reactor::run(pump.reactor(), id, reactor::Call { segment, from: 0 }, false);
+            let Some(segment) = filter.segment else {
+                return Ok(Verdict::Next);
+            };
+            reactor::run(
+                pump.reactor(),
+                id,
+                reactor::Call { segment, from: 0 },
+                false,
+            );
             match wait(id).await {
                 Outcome::Finish { verdict: 2, code } => Ok(Verdict::Exit(code)),
-                Outcome::Finish { .. } | Outcome::Respond { .. } | Outcome::End | Outcome::Chunk(_) => Ok(Verdict::Next),
+                Outcome::Finish { .. }
+                | Outcome::Respond { .. }
+                | Outcome::End
+                | Outcome::Chunk(_) => Ok(Verdict::Next),
                 Outcome::Fail(text) => Err(text),
                 Outcome::Lost => Err("the runtime that ran this request is gone".to_owned()),
             }
@@ -69,14 +87,20 @@ fn deadline(id: ExchangeId) -> Instant {
 }
 
 async fn wait(id: ExchangeId) -> Outcome {
-    exchange::wait(id, |x| x.outcome.take().or_else(|| x.abort.map(|_| Outcome::Lost))).await
+    exchange::wait(id, |x| {
+        x.outcome.take().or_else(|| x.abort.map(|_| Outcome::Lost))
+    })
+    .await
 }
 
 /// Passes the body through its filters, piece by piece, as a task of the worker: the handler writes
 /// on one side, the connection reads on the other.
 pub(super) async fn body(id: ExchangeId, plan: Arc<Plan>, routes: Rc<dyn Routes>) {
     if let Err(text) = filter_all(id, &plan, &routes).await {
-        let name = plan.body_filters.first().map_or("", |f| routes.runner(f.plugin).name());
+        let name = plan
+            .body_filters
+            .first()
+            .map_or("", |f| routes.runner(f.plugin).name());
         report(id, Phase::BodyFilter, name, &text);
         exchange::with(id, |x| {
             x.outgoing().break_off();
@@ -88,8 +112,14 @@ pub(super) async fn body(id: ExchangeId, plan: Arc<Plan>, routes: Rc<dyn Routes>
 
 async fn filter_all(id: ExchangeId, plan: &Plan, routes: &Rc<dyn Routes>) -> Result<(), String> {
     for filter in &plan.body_filters {
-        if let (Runner::Pump(pump), Some(segment)) = (routes.runner(filter.plugin), filter.segment) {
-            reactor::run(pump.reactor(), id, reactor::Call { segment, from: 0 }, false);
+        if let (Runner::Pump(pump), Some(segment)) = (routes.runner(filter.plugin), filter.segment)
+        {
+            reactor::run(
+                pump.reactor(),
+                id,
+                reactor::Call { segment, from: 0 },
+                false,
+            );
             exchange::with(id, |x| x.handler_running = false);
         }
     }
@@ -119,12 +149,20 @@ async fn filter_all(id: ExchangeId, plan: &Plan, routes: &Rc<dyn Routes>) -> Res
     }
 }
 
-async fn one_piece(id: ExchangeId, runner: &Runner, bytes: Bytes, last: bool) -> Result<Bytes, String> {
+async fn one_piece(
+    id: ExchangeId,
+    runner: &Runner,
+    bytes: Bytes,
+    last: bool,
+) -> Result<Bytes, String> {
     match runner {
         Runner::Pool(pool) => {
             let mut lease = pool.take(deadline(id)).await.map_err(|e| e.to_string())?;
             let instance = lease.instance().map_err(|e| e.to_string())?;
-            let verdict = instance.call_chunk(id, bytes.to_vec(), last).await.map_err(|e| e.to_string())?;
+            let verdict = instance
+                .call_chunk(id, bytes.to_vec(), last)
+                .await
+                .map_err(|e| e.to_string())?;
             lease.give_back();
             Ok(match verdict {
                 ChunkVerdict::Pass => bytes,
@@ -174,15 +212,23 @@ async fn one_log(id: ExchangeId, filter: &Filter, runner: &Runner) -> Result<(),
             let until = Instant::now() + pool.plugin.limits.deadline;
             exchange::with(id, |x| x.deadline = until);
             let mut lease = pool.take(until).await.map_err(|e| e.to_string())?;
-            let result = lease.instance().map_err(|e| e.to_string())?.call_plain(Phase::Log, id).await;
+            let result = lease
+                .instance()
+                .map_err(|e| e.to_string())?
+                .call_plain(Phase::Log, id)
+                .await;
             if matches!(result, Ok(()) | Err(CallError::Failed(_))) {
                 lease.give_back();
             }
             result.map_err(|e| e.to_string())
         }
         Runner::Pump(pump) => {
-            let Some(segment) = filter.segment else { return Ok(()) };
-            exchange::with(id, |x| x.deadline = Instant::now() + pump.plugin.limits.deadline);
+            let Some(segment) = filter.segment else {
+                return Ok(());
+            };
+            exchange::with(id, |x| {
+                x.deadline = Instant::now() + pump.plugin.limits.deadline
+            });
             let reactor = pump.reactor();
             if exchange::with(id, |x| x.jobs.contains(&reactor)) {
                 reactor::log(reactor, id);
@@ -193,7 +239,10 @@ async fn one_log(id: ExchangeId, filter: &Filter, runner: &Runner) -> Result<(),
             match wait(id).await {
                 Outcome::Fail(text) => Err(text),
                 Outcome::Lost => Err("the runtime did not end the log phase".to_owned()),
-                Outcome::End | Outcome::Finish { .. } | Outcome::Respond { .. } | Outcome::Chunk(_) => Ok(()),
+                Outcome::End
+                | Outcome::Finish { .. }
+                | Outcome::Respond { .. }
+                | Outcome::Chunk(_) => Ok(()),
             }
         }
     }

@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 
 /// Where the bytes come from: hyper's body, or nothing. A trait object keeps hyper out of this layer.
-pub type Source = Pin<Box<dyn Body<Data = Bytes, Error = Box<dyn std::error::Error + Send + Sync>>>>;
+pub type Source =
+    Pin<Box<dyn Body<Data = Bytes, Error = Box<dyn std::error::Error + Send + Sync>>>>;
 
 /// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,10 @@ pub struct RequestBody {
 
 impl std::fmt::Debug for RequestBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RequestBody").field("read", &self.read).field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("RequestBody")
+            .field("read", &self.read)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
     }
 }
 
@@ -51,8 +55,17 @@ impl RequestBody {
     #[must_use]
     pub fn new(source: Option<Source>) -> Self {
         let announced = source.as_ref().and_then(|s| s.size_hint().exact());
-        let whole = if source.is_none() { Some(Bytes::new()) } else { None };
-        Self { source, whole, announced, ..Self::default() }
+        let whole = if source.is_none() {
+            Some(Bytes::new())
+        } else {
+            None
+        };
+        Self {
+            source,
+            whole,
+            announced,
+            ..Self::default()
+        }
     }
 
     /// The body, if it has been read whole.
@@ -97,10 +110,18 @@ impl RequestBody {
     }
 
     /// Reads on until the end; the bytes are kept.
-    pub fn poll_whole(&mut self, cx: &mut Context<'_>, limit: u64) -> Poll<Result<Bytes, BodyError>> {
+    pub fn poll_whole(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: u64,
+    ) -> Poll<Result<Bytes, BodyError>> {
         if let Some(whole) = &self.whole {
             let fits = limit == 0 || whole.len() as u64 <= limit;
-            return Poll::Ready(if fits { Ok(whole.clone()) } else { Err(BodyError::TooLarge) });
+            return Poll::Ready(if fits {
+                Ok(whole.clone())
+            } else {
+                Err(BodyError::TooLarge)
+            });
         }
         if self.streamed {
             return Poll::Ready(Err(BodyError::Taken));
@@ -138,11 +159,17 @@ impl RequestBody {
         self.poll_source(cx, self.limit)
     }
 
-    fn poll_source(&mut self, cx: &mut Context<'_>, limit: u64) -> Poll<Result<Option<Bytes>, BodyError>> {
+    fn poll_source(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: u64,
+    ) -> Poll<Result<Option<Bytes>, BodyError>> {
         if let Some(error) = self.failed {
             return Poll::Ready(Err(error));
         }
-        let Some(source) = &mut self.source else { return Poll::Ready(Ok(None)) };
+        let Some(source) = &mut self.source else {
+            return Poll::Ready(Ok(None));
+        };
         loop {
             let result = match source.as_mut().poll_frame(cx) {
                 Poll::Pending if self.timed_out => Err(BodyError::Timeout),
@@ -159,7 +186,11 @@ impl RequestBody {
                     Err(_trailers) => continue,
                     Ok(data) => {
                         self.read += data.len() as u64;
-                        if limit != 0 && self.read > limit { Err(BodyError::TooLarge) } else { Ok(Some(data)) }
+                        if limit != 0 && self.read > limit {
+                            Err(BodyError::TooLarge)
+                        } else {
+                            Ok(Some(data))
+                        }
                     }
                 },
             };

@@ -52,7 +52,10 @@ impl Request {
     pub fn host(&self) -> &str {
         let bytes = match &self.authority {
             Some(authority) => &authority[..],
-            None => self.headers.get(http::header::HOST).map_or(&b""[..], HeaderValue::as_bytes),
+            None => self
+                .headers
+                .get(http::header::HOST)
+                .map_or(&b""[..], HeaderValue::as_bytes),
         };
         let text = std::str::from_utf8(bytes).unwrap_or("");
         if text.starts_with('[') {
@@ -79,8 +82,18 @@ impl Request {
 
 /// Percent-encodes what a URI may not hold and leaves the rest alone.
 fn escape(target: &str) -> String {
-    const UNSAFE: &percent_encoding::AsciiSet =
-        &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'#').add(b'`').add(b'{').add(b'}').add(b'\\').add(b'^').add(b'|');
+    const UNSAFE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
+        .add(b' ')
+        .add(b'"')
+        .add(b'<')
+        .add(b'>')
+        .add(b'#')
+        .add(b'`')
+        .add(b'{')
+        .add(b'}')
+        .add(b'\\')
+        .add(b'^')
+        .add(b'|');
     percent_encoding::utf8_percent_encode(target, UNSAFE).to_string()
 }
 
@@ -121,7 +134,12 @@ pub enum HeadChange {
 ///
 /// # Errors
 /// When name or value are not what HTTP allows.
-pub fn change(headers: &mut HeaderMap, change: HeadChange, name: &[u8], value: &[u8]) -> Result<(), Invalid> {
+pub fn change(
+    headers: &mut HeaderMap,
+    change: HeadChange,
+    name: &[u8],
+    value: &[u8],
+) -> Result<(), Invalid> {
     let name = HeaderName::from_bytes(name).map_err(|_| Invalid)?;
     match change {
         HeadChange::Remove => {
@@ -139,7 +157,10 @@ pub fn change(headers: &mut HeaderMap, change: HeadChange, name: &[u8], value: &
 
 /// What header fields take on the wire: name, colon, blank, value, line end.
 fn wire_bytes(headers: &HeaderMap) -> u64 {
-    headers.iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64)
+        .sum()
 }
 
 impl Request {
@@ -155,6 +176,10 @@ impl Response {
     /// About what the head took on the wire.
     #[must_use]
     pub fn head_bytes(&self) -> u64 {
-        if self.status == 0 { 0 } else { 17 + wire_bytes(&self.headers) + 2 }
+        if self.status == 0 {
+            0
+        } else {
+            17 + wire_bytes(&self.headers) + 2
+        }
     }
 }

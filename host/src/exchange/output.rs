@@ -73,7 +73,10 @@ impl Output {
         self.broken = true;
         self.chunks.clear();
         self.queued = 0;
-        for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
+        for waker in [self.reader.take(), self.writer.take()]
+            .into_iter()
+            .flatten()
+        {
             waker.wake();
         }
     }

@@ -16,11 +16,47 @@ pub enum SetError {
 
 /// Variables that the server computes; `set` answers `ReadOnly` for these.
 const COMPUTED: &[&str] = &[
-    "args", "query_string", "is_args", "uri", "document_uri", "request_uri", "request_method", "request", "scheme", "host", "hostname",
-    "http_host", "remote_addr", "remote_port", "binary_remote_addr", "server_addr", "server_port", "server_name", "server_protocol",
-    "request_id", "request_time", "request_length", "request_body", "content_length", "content_type", "status", "bytes_sent",
-    "body_bytes_sent", "msec", "time_local", "time_iso8601", "connection", "connection_requests", "document_root", "request_filename",
-    "nginx_version", "pid", "https", "request_completion", "remote_user", "route",
+    "args",
+    "query_string",
+    "is_args",
+    "uri",
+    "document_uri",
+    "request_uri",
+    "request_method",
+    "request",
+    "scheme",
+    "host",
+    "hostname",
+    "http_host",
+    "remote_addr",
+    "remote_port",
+    "binary_remote_addr",
+    "server_addr",
+    "server_port",
+    "server_name",
+    "server_protocol",
+    "request_id",
+    "request_time",
+    "request_length",
+    "request_body",
+    "content_length",
+    "content_type",
+    "status",
+    "bytes_sent",
+    "body_bytes_sent",
+    "msec",
+    "time_local",
+    "time_iso8601",
+    "connection",
+    "connection_requests",
+    "document_root",
+    "request_filename",
+    "nginx_version",
+    "pid",
+    "https",
+    "request_completion",
+    "remote_user",
+    "route",
 ];
 
 /// The value of a variable; `None` when it is unset or unknown.
@@ -36,7 +72,9 @@ pub fn write(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
         return true;
     }
     if let Some(argument) = name.strip_prefix("arg_") {
-        return find_argument(x.request.target.query().unwrap_or(""), argument).map(|v| out.extend_from_slice(v.as_bytes())).is_some();
+        return find_argument(x.request.target.query().unwrap_or(""), argument)
+            .map(|v| out.extend_from_slice(v.as_bytes()))
+            .is_some();
     }
     if let Some(header) = name.strip_prefix("http_") {
         return joined(&x.request.headers, header, out);
@@ -47,12 +85,23 @@ pub fn write(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
     if let Some(cookie) = name.strip_prefix("cookie_") {
         return find_cookie(x, cookie, out);
     }
-    request_variable(x, name, out) || connection_variable(x, name, out) || answer_variable(x, name, out)
+    request_variable(x, name, out)
+        || connection_variable(x, name, out)
+        || answer_variable(x, name, out)
 }
 
 /// All values of a header, as nginx joins them.
 fn joined(headers: &http::HeaderMap, variable: &str, out: &mut Vec<u8>) -> bool {
-    let name: String = variable.chars().map(|c| if c == '_' { '-' } else { c.to_ascii_lowercase() }).collect();
+    let name: String = variable
+        .chars()
+        .map(|c| {
+            if c == '_' {
+                '-'
+            } else {
+                c.to_ascii_lowercase()
+            }
+        })
+        .collect();
     let mut found = false;
     for value in headers.get_all(name) {
         if found {
@@ -104,7 +153,13 @@ fn request_variable(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
             Some(query) => out.extend_from_slice(query.as_bytes()),
             None => return false,
         },
-        "is_args" => out.extend_from_slice(if x.request.target.query().is_some_and(|q| !q.is_empty()) { b"?" } else { b"" }),
+        "is_args" => {
+            out.extend_from_slice(if x.request.target.query().is_some_and(|q| !q.is_empty()) {
+                b"?"
+            } else {
+                b""
+            })
+        }
         "request_method" => out.extend_from_slice(x.request.method.as_str().as_bytes()),
         "request" => request_line(x, out),
         "server_protocol" => out.extend_from_slice(protocol(x.request.version).as_bytes()),
@@ -144,7 +199,9 @@ fn request_variable(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
 }
 
 fn connection_variable(x: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
-    let Some(connection) = &x.connection else { return false };
+    let Some(connection) = &x.connection else {
+        return false;
+    };
     match name {
         "remote_addr" => text(out, format_args!("{}", connection.remote.ip())),
         "remote_port" => text(out, format_args!("{}", connection.remote.port())),
@@ -167,13 +224,26 @@ fn answer_variable(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
     match name {
         "status" => text(out, format_args!("{:03}", x.response.status)),
         "body_bytes_sent" => text(out, format_args!("{}", x.outgoing().taken)),
-        "bytes_sent" => text(out, format_args!("{}", x.outgoing().taken + x.response.head_bytes())),
+        "bytes_sent" => text(
+            out,
+            format_args!("{}", x.outgoing().taken + x.response.head_bytes()),
+        ),
         "request_time" => {
             let elapsed = x.started.elapsed();
-            text(out, format_args!("{}.{:03}", elapsed.as_secs(), elapsed.subsec_millis()));
+            text(
+                out,
+                format_args!("{}.{:03}", elapsed.as_secs(), elapsed.subsec_millis()),
+            );
         }
-        "request_length" => text(out, format_args!("{}", x.request.head_bytes() + x.body.bytes_read())),
-        "request_completion" => out.extend_from_slice(if x.output.ended && !x.output.broken { b"OK" } else { b"" }),
+        "request_length" => text(
+            out,
+            format_args!("{}", x.request.head_bytes() + x.body.bytes_read()),
+        ),
+        "request_completion" => out.extend_from_slice(if x.output.ended && !x.output.broken {
+            b"OK"
+        } else {
+            b""
+        }),
         "msec" => {
             let now = time_cache::now_ms();
             text(out, format_args!("{}.{:03}", now / 1000, now % 1000));
@@ -181,7 +251,10 @@ fn answer_variable(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
         "time_local" => out.extend_from_slice(&time_cache::common_log_time()),
         "time_iso8601" => out.extend_from_slice(&time_cache::iso_time()),
         "pid" => text(out, format_args!("{}", std::process::id())),
-        "hostname" => text(out, format_args!("{}", rustix::system::uname().nodename().to_string_lossy())),
+        "hostname" => text(
+            out,
+            format_args!("{}", rustix::system::uname().nodename().to_string_lossy()),
+        ),
         "https" => {}
         _ => return false,
     }
@@ -249,8 +322,15 @@ fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
 pub fn set(x: &mut Exchange, name: &str, value: Vec<u8>) -> Result<(), SetError> {
     if name == "args" {
         let text = String::from_utf8_lossy(&value);
-        let target = if text.is_empty() { x.request.target.path().to_owned() } else { format!("{}?{text}", x.request.target.path()) };
-        return x.request.set_target(&target).map_err(|_| SetError::ReadOnly);
+        let target = if text.is_empty() {
+            x.request.target.path().to_owned()
+        } else {
+            format!("{}?{text}", x.request.target.path())
+        };
+        return x
+            .request
+            .set_target(&target)
+            .map_err(|_| SetError::ReadOnly);
     }
     if let Some(slot) = x.variables.iter_mut().find(|(n, _)| n == name) {
         slot.1 = value;
@@ -260,8 +340,15 @@ pub fn set(x: &mut Exchange, name: &str, value: Vec<u8>) -> Result<(), SetError>
         x.variables.push((name.to_owned(), value));
         return Ok(());
     }
-    let computed = COMPUTED.contains(&name) || ["arg_", "http_", "sent_http_", "cookie_"].iter().any(|p| name.starts_with(p));
-    Err(if computed { SetError::ReadOnly } else { SetError::Unknown })
+    let computed = COMPUTED.contains(&name)
+        || ["arg_", "http_", "sent_http_", "cookie_"]
+            .iter()
+            .any(|p| name.starts_with(p));
+    Err(if computed {
+        SetError::ReadOnly
+    } else {
+        SetError::Unknown
+    })
 }
 
 /// The path that is routed: decoded, slashes merged, `.` and `..` resolved, as nginx does it; `None`

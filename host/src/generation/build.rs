@@ -4,12 +4,14 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Generation;
 use super::plans::Planner;
 use super::program::Program;
-use super::Generation;
 use crate::access_log::{AccessLog, Format};
 use crate::api::PluginInfo;
-use crate::config::model::{AccessLogFormat, Component, Config, LogTarget, Plugin as PluginConfig, Route};
+use crate::config::model::{
+    AccessLogFormat, Component, Config, LogTarget, Plugin as PluginConfig, Route,
+};
 use crate::config::{Diagnostic, Diagnostics};
 use crate::observe::log_file::Target;
 use crate::phase::PhaseSet;
@@ -18,7 +20,10 @@ use crate::router::{RouteKey, Router};
 use crate::shared_dict::Registry;
 
 /// The components that are part of the server.
-const BUNDLED: &[(&str, &[u8])] = &[("lua", include_bytes!("../../../plugins/bundled/lua.wasm"))];
+const BUNDLED: &[(&str, &[u8])] = &[
+    ("lua", include_bytes!("../../../plugins/bundled/lua.wasm")),
+    ("demo", include_bytes!("../../../plugins/bundled/demo.wasm")),
+];
 
 /// Why a generation could not be built: everything that is wrong, with its place.
 #[derive(Debug)]
@@ -51,7 +56,13 @@ impl Builder {
     /// A builder for a process.
     #[must_use]
     pub fn new(runtime: Arc<Runtime>, seed: u64) -> Self {
-        Self { runtime, dicts: Arc::new(Registry::new()), seed, built: 0, access: None }
+        Self {
+            runtime,
+            dicts: Arc::new(Registry::new()),
+            seed,
+            built: 0,
+            access: None,
+        }
     }
 
     /// Builds.
@@ -64,18 +75,46 @@ impl Builder {
         }
         let parts = self.load_all(&config)?;
         let phases: Vec<PhaseSet> = parts.iter().map(|part| part.loaded.phases).collect();
-        let mut planner = Planner { config: &config, phases: &phases, programs: Vec::new() };
-        planner.programs.resize_with(config.plugins.len(), Program::default);
+        let mut planner = Planner {
+            config: &config,
+            phases: &phases,
+            programs: Vec::new(),
+        };
+        planner
+            .programs
+            .resize_with(config.plugins.len(), Program::default);
         let (plans, fallback) = plan_all(&config, &mut planner)?;
         let programs = planner.programs;
         let plugins = self.finish_all(&config, parts, programs).await?;
         let access = self.access(&config)?;
-        let keys: Vec<_> = config.routes.iter().map(|route| RouteKey { host: &route.host, path: route.path.as_ref(), methods: &route.methods }).collect();
+        let keys: Vec<_> = config
+            .routes
+            .iter()
+            .map(|route| RouteKey {
+                host: &route.host,
+                path: route.path.as_ref(),
+                methods: &route.methods,
+            })
+            .collect();
         let router = Router::new(&keys);
-        let named = config.routes.iter().enumerate().filter_map(|(place, route)| Some((route.name.clone()?, place))).collect();
+        let named = config
+            .routes
+            .iter()
+            .enumerate()
+            .filter_map(|(place, route)| Some((route.name.clone()?, place)))
+            .collect();
         self.built += 1;
         let number = self.built;
-        Ok(Arc::new(Generation { number, router, plans, named, fallback, plugins, access, config }))
+        Ok(Arc::new(Generation {
+            number,
+            router,
+            plans,
+            named,
+            fallback,
+            plugins,
+            access,
+            config,
+        }))
     }
 
     fn load_all(&self, config: &Config) -> Result<Vec<Part>, BuildError> {
@@ -87,27 +126,45 @@ impl Builder {
                 Err(error) => wrong.push(of_plugin(config, plugin, &error)),
             }
         }
-        if wrong.is_empty() { Ok(parts) } else { Err(BuildError(Diagnostics(wrong))) }
+        if wrong.is_empty() {
+            Ok(parts)
+        } else {
+            Err(BuildError(Diagnostics(wrong)))
+        }
     }
 
     fn load(&self, plugin: &PluginConfig) -> anyhow::Result<Part> {
-        let (bytes, bundled) = match &plugin.component {
-            Component::File(path) => (std::fs::read(path).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?, false),
+        let bytes = match &plugin.component {
+            Component::File(path) => {
+                std::fs::read(path).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?
+            }
             Component::Bundled(name) => {
                 let Some((_, bytes)) = BUNDLED.iter().find(|(known, _)| known == name) else {
                     let known: Vec<_> = BUNDLED.iter().map(|(name, _)| *name).collect();
-                    anyhow::bail!("no component is bundled as `{name}`; there is: {}", known.join(", "));
+                    anyhow::bail!(
+                        "no component is bundled as `{name}`; there is: {}",
+                        known.join(", ")
+                    );
                 };
-                (bytes.to_vec(), true)
+                bytes.to_vec()
             }
         };
-        // A runtime polices itself; a file called lua.wasm stands in for the bundled one.
-        let bundled = bundled || plugin.component.is_lua();
+        // Our own runtime polices itself; a file called lua.wasm stands in for the bundled one.
+        let bundled = plugin.component.is_lua();
         let loaded = Loaded::new(&self.runtime, &bytes, bundled)?;
-        Ok(Part { bytes, loaded, bundled })
+        Ok(Part {
+            bytes,
+            loaded,
+            bundled,
+        })
     }
 
-    async fn finish_all(&self, config: &Config, parts: Vec<Part>, programs: Vec<Program>) -> Result<Vec<Arc<Plugin>>, BuildError> {
+    async fn finish_all(
+        &self,
+        config: &Config,
+        parts: Vec<Part>,
+        programs: Vec<Program>,
+    ) -> Result<Vec<Arc<Plugin>>, BuildError> {
         let mut plugins = Vec::new();
         let mut wrong = Vec::new();
         for (place, (part, mut program)) in parts.into_iter().zip(programs).enumerate() {
@@ -117,10 +174,20 @@ impl Builder {
                 Err(error) => wrong.push(of_init(config, plugin, &error)),
             }
         }
-        if wrong.is_empty() { Ok(plugins) } else { Err(BuildError(Diagnostics(wrong))) }
+        if wrong.is_empty() {
+            Ok(plugins)
+        } else {
+            Err(BuildError(Diagnostics(wrong)))
+        }
     }
 
-    async fn finish(&self, config: &Config, place: usize, part: Part, program: &mut Program) -> anyhow::Result<Plugin> {
+    async fn finish(
+        &self,
+        config: &Config,
+        place: usize,
+        part: Part,
+        program: &mut Program,
+    ) -> anyhow::Result<Plugin> {
         let plugin = &config.plugins[place];
         for handler in &plugin.lua {
             program.handler(handler, None)?;
@@ -130,18 +197,36 @@ impl Builder {
             name: Arc::from(plugin.name.as_str()),
             config: plugin.config.to_string(),
             allow: plugin.allow.clone(),
-            program: if reactor { program.json(config, place, self.seed) } else { String::new() },
+            program: if reactor {
+                program.json(config, place, self.seed)
+            } else {
+                String::new()
+            },
             dicts: self.dicts.clone(),
             prefix: absolute(&config.root),
+            module_path: module_path(&plugin.config),
         });
         let mut loaded = part.loaded;
         if image::wanted(&loaded) {
             let memory = plugin.limits.memory(reactor);
-            let snapshot = image::snapshot(&self.runtime, &part.bytes, info.clone(), memory, part.bundled).await?;
+            let snapshot = image::snapshot(
+                &self.runtime,
+                &part.bytes,
+                info.clone(),
+                memory,
+                part.bundled,
+            )
+            .await?;
             loaded = Loaded::new(&self.runtime, &snapshot, part.bundled)?;
         }
         let worker_handlers: WorkerHandlers = program.worker.clone();
-        Ok(Plugin { info, limits: plugin.limits.clone(), isolation: plugin.isolation, loaded, worker_handlers })
+        Ok(Plugin {
+            info,
+            limits: plugin.limits.clone(),
+            isolation: plugin.isolation,
+            loaded,
+            worker_handlers,
+        })
     }
 
     /// The access log; the same file goes on over a reload.
@@ -154,7 +239,8 @@ impl Builder {
         };
         let open = match &self.access {
             Some((known, open)) if *known == log.target => open.clone(),
-            _ => AccessLog::open(target).map_err(|e| BuildError(of_file(config, format!("access_log: {e}"))))?,
+            _ => AccessLog::open(target)
+                .map_err(|e| BuildError(of_file(config, format!("access_log: {e}"))))?,
         };
         self.access = Some((log.target.clone(), open.clone()));
         let format = match &log.format {
@@ -166,8 +252,23 @@ impl Builder {
     }
 }
 
+/// Modules are looked for in `lua/` unless the configuration says where.
+const MODULES: &str = "lua/?.lua;lua/?/init.lua";
+
+/// `config.path`; `;;` in it stands for the default, as in `lua_package_path`.
+fn module_path(config: &serde_json::Value) -> String {
+    let path = config
+        .get("path")
+        .and_then(serde_json::Value::as_str)
+        .unwrap_or(MODULES);
+    path.replace(";;", &format!(";{MODULES};"))
+}
+
 fn absolute(path: &Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+    std::path::absolute(path)
+        .unwrap_or_else(|_| path.to_owned())
+        .display()
+        .to_string()
 }
 
 type Plans = (Vec<Arc<crate::engine::Plan>>, Arc<crate::engine::Plan>);
@@ -197,10 +298,21 @@ fn of_file(config: &Config, message: String) -> Diagnostics {
 fn of_line(config: &Config, line: usize, message: String) -> Diagnostic {
     let file = config.path.display().to_string();
     let text = std::fs::read_to_string(&config.path).unwrap_or_default();
-    let source = text.lines().nth(line.saturating_sub(1)).unwrap_or("").to_owned();
+    let source = text
+        .lines()
+        .nth(line.saturating_sub(1))
+        .unwrap_or("")
+        .to_owned();
     let column = source.len() - source.trim_start().len() + 1;
     let width = source.trim().chars().count().max(1);
-    Diagnostic { file, line, column, message, source, width }
+    Diagnostic {
+        file,
+        line,
+        column,
+        message,
+        source,
+        width,
+    }
 }
 
 fn of_plugin(config: &Config, plugin: &PluginConfig, error: &anyhow::Error) -> Diagnostic {
@@ -208,7 +320,11 @@ fn of_plugin(config: &Config, plugin: &PluginConfig, error: &anyhow::Error) -> D
         Component::File(path) => path.display().to_string(),
         Component::Bundled(name) => format!("bundled:{name}"),
     };
-    of_line(config, plugin.line, format!("plugin `{}`, component {what}: {error:#}", plugin.name))
+    of_line(
+        config,
+        plugin.line,
+        format!("plugin `{}`, component {what}: {error:#}", plugin.name),
+    )
 }
 
 fn of_route(config: &Config, route: &Route, error: &anyhow::Error) -> Diagnostic {
@@ -221,18 +337,48 @@ fn of_init(config: &Config, plugin: &PluginConfig, error: &anyhow::Error) -> Dia
     let text = format!("{error:#}");
     let place = text.split('\n').next().and_then(lua_place);
     let Some((file, line, message)) = place else {
-        return of_line(config, plugin.line, format!("plugin `{}`: {text}", plugin.name));
+        return of_line(
+            config,
+            plugin.line,
+            format!("plugin `{}`: {text}", plugin.name),
+        );
     };
     let path = config.root.join(file);
-    let content = std::fs::read_to_string(&path).or_else(|_| std::fs::read_to_string(&config.path)).unwrap_or_default();
-    let source = content.lines().nth(line.saturating_sub(1)).unwrap_or("").to_owned();
-    let near = message.rsplit_once("near '").map(|(_, rest)| rest.trim_end_matches('\''));
+    let content = std::fs::read_to_string(&path)
+        .or_else(|_| std::fs::read_to_string(&config.path))
+        .unwrap_or_default();
+    let source = content
+        .lines()
+        .nth(line.saturating_sub(1))
+        .unwrap_or("")
+        .to_owned();
+    let near = message
+        .rsplit_once("near '")
+        .map(|(_, rest)| rest.trim_end_matches('\''));
     let found = near.and_then(|token| Some((source.find(token)?, token.chars().count())));
-    let (at, width) = found.unwrap_or((source.len() - source.trim_start().len(), source.trim().chars().count().max(1)));
-    let message = format!("Lua does not load: {}", text.split_once(&format!("{file}:{line}: ")).map_or(text.as_str(), |(_, rest)| rest));
+    let (at, width) = found.unwrap_or((
+        source.len() - source.trim_start().len(),
+        source.trim().chars().count().max(1),
+    ));
+    let message = format!(
+        "Lua does not load: {}",
+        text.split_once(&format!("{file}:{line}: "))
+            .map_or(text.as_str(), |(_, rest)| rest)
+    );
     let column = source.get(..at).map_or(0, |s| s.chars().count()) + 1;
-    let shown = if Path::new(file) == Path::new(config.path.file_name().unwrap_or_default()) { config.path.display().to_string() } else { file.to_owned() };
-    Diagnostic { file: shown, line, column, message, source, width }
+    let shown = if Path::new(file) == Path::new(config.path.file_name().unwrap_or_default()) {
+        config.path.display().to_string()
+    } else {
+        file.to_owned()
+    };
+    Diagnostic {
+        file: shown,
+        line,
+        column,
+        message,
+        source,
+        width,
+    }
 }
 
 /// `FILE:LINE: message`.

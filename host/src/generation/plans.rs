@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::program::{Program, SegmentHandlers};
-use crate::config::model::{Config, Content, ErrorPage, ErrorTarget, LuaHandler, Respond as RespondConfig, Route, SetValue};
+use crate::config::model::{
+    Config, Content, ErrorPage, ErrorTarget, LuaHandler, Respond as RespondConfig, Route, SetValue,
+};
 use crate::config::template::Template;
 use crate::config::value::PathPattern;
 use crate::engine::plan::{Filter, Plan, Respond, Run, Segment, Step, Target, Text};
@@ -41,7 +43,11 @@ pub(super) struct Planner<'c> {
 impl Planner<'_> {
     /// The plan of a route.
     pub(super) fn route(&mut self, route: &Route) -> anyhow::Result<Plan> {
-        let parts = Parts { plugins: &route.plugins, lua: &route.lua, content: route.content.as_ref() };
+        let parts = Parts {
+            plugins: &route.plugins,
+            lua: &route.lua,
+            content: route.content.as_ref(),
+        };
         let mut raw = self.set_steps(route)?;
         for phase in [Phase::Rewrite, Phase::Access, Phase::Precontent] {
             self.phase_steps(phase, &parts, &mut raw)?;
@@ -49,7 +55,11 @@ impl Planner<'_> {
         raw.push((Phase::Content, self.content(route)?));
         let mut plan = self.assemble(&parts, raw)?;
         plan.route = Arc::from(route_name(route));
-        plan.body_limit = if route.body_limit == u64::MAX { 0 } else { route.body_limit };
+        plan.body_limit = if route.body_limit == u64::MAX {
+            0
+        } else {
+            route.body_limit
+        };
         plan.settable = route.set.iter().map(|set| set.name.clone()).collect();
         plan.error_pages = route.error_page.iter().map(error_page).collect();
         if let Some(Content::Files(files)) = &route.content {
@@ -61,7 +71,11 @@ impl Planner<'_> {
     /// What runs before a route is known, and what answers when none is.
     pub(super) fn fallback(&mut self) -> anyhow::Result<Plan> {
         let server = &self.config.server;
-        let parts = Parts { plugins: &server.plugins, lua: &server.lua, content: None };
+        let parts = Parts {
+            plugins: &server.plugins,
+            lua: &server.lua,
+            content: None,
+        };
         let mut raw = Vec::new();
         self.phase_steps(Phase::ServerRewrite, &parts, &mut raw)?;
         let mut plan = self.assemble(&parts, raw)?;
@@ -73,24 +87,46 @@ impl Planner<'_> {
         let mut steps = Vec::new();
         for set in &route.set {
             let raw = match &set.value {
-                SetValue::Template(value) => Raw::Run(Run::Set { variable: set.name.clone(), value: value.clone() }),
-                SetValue::Plugin(plugin) => Raw::Run(Run::SetCall { plugin: *plugin, variable: set.name.clone() }),
-                SetValue::Lua(handler) => {
-                    Raw::Lua { plugin: handler.plugin, handler: self.programs[handler.plugin].handler(handler, Some(&set.name))? }
-                }
+                SetValue::Template(value) => Raw::Run(Run::Set {
+                    variable: set.name.clone(),
+                    value: value.clone(),
+                }),
+                SetValue::Plugin(plugin) => Raw::Run(Run::SetCall {
+                    plugin: *plugin,
+                    variable: set.name.clone(),
+                }),
+                SetValue::Lua(handler) => Raw::Lua {
+                    plugin: handler.plugin,
+                    handler: self.programs[handler.plugin].handler(handler, Some(&set.name))?,
+                },
             };
             steps.push((Phase::Set, raw));
         }
         Ok(steps)
     }
 
-    fn phase_steps(&mut self, phase: Phase, parts: &Parts<'_>, steps: &mut Vec<(Phase, Raw)>) -> anyhow::Result<()> {
-        for plugin in parts.plugins.iter().filter(|p| self.phases[**p].contains(phase)) {
+    fn phase_steps(
+        &mut self,
+        phase: Phase,
+        parts: &Parts<'_>,
+        steps: &mut Vec<(Phase, Raw)>,
+    ) -> anyhow::Result<()> {
+        for plugin in parts
+            .plugins
+            .iter()
+            .filter(|p| self.phases[**p].contains(phase))
+        {
             steps.push((phase, Raw::Run(Run::Call { plugin: *plugin })));
         }
         for handler in parts.lua.iter().filter(|handler| handler.phase == phase) {
             let number = self.programs[handler.plugin].handler(handler, None)?;
-            steps.push((phase, Raw::Lua { plugin: handler.plugin, handler: number }));
+            steps.push((
+                phase,
+                Raw::Lua {
+                    plugin: handler.plugin,
+                    handler: number,
+                },
+            ));
         }
         Ok(())
     }
@@ -100,18 +136,23 @@ impl Planner<'_> {
             None => Raw::Run(Run::Nothing),
             Some(Content::Respond(config)) => Raw::Run(Run::Respond(respond(config)?)),
             Some(Content::Files(files)) => {
-                let root = Root::new(&files.root, files.index.clone(), files.listing).context("files")?;
+                let root =
+                    Root::new(&files.root, files.index.clone(), files.listing).context("files")?;
                 Raw::Run(Run::Files(root))
             }
             Some(Content::Plugin(plugin)) => {
                 if !self.phases[*plugin].contains(Phase::Content) {
-                    anyhow::bail!("`content` names plugin `{}`, whose component does not export `content`", self.config.plugins[*plugin].name);
+                    anyhow::bail!(
+                        "`content` names plugin `{}`, whose component does not export `content`",
+                        self.config.plugins[*plugin].name
+                    );
                 }
                 Raw::Run(Run::Call { plugin: *plugin })
             }
-            Some(Content::Lua(handler)) => {
-                Raw::Lua { plugin: handler.plugin, handler: self.programs[handler.plugin].handler(handler, None)? }
-            }
+            Some(Content::Lua(handler)) => Raw::Lua {
+                plugin: handler.plugin,
+                handler: self.programs[handler.plugin].handler(handler, None)?,
+            },
         })
     }
 
@@ -128,19 +169,29 @@ impl Planner<'_> {
             Content::Respond(_) | Content::Files(_) | Content::Plugin(_) => None,
         });
         let of_vm = |steps: &[(Phase, Raw)], vm: usize| {
-            steps.iter().all(|(_, raw)| matches!(raw, Raw::Lua { plugin, .. } if *plugin == vm))
+            steps
+                .iter()
+                .all(|(_, raw)| matches!(raw, Raw::Lua { plugin, .. } if *plugin == vm))
         };
         let fused = content_vm.filter(|vm| of_vm(&header, *vm) && of_vm(&body, *vm));
         let steps = self.join(raw, fused, [&header, &body, &log])?;
-        let mut plan = Plan { steps, ..Plan::default() };
+        let mut plan = Plan {
+            steps,
+            ..Plan::default()
+        };
         plan.header_filters = self.filters(header, &log)?;
         plan.body_filters = self.filters(body, &log)?;
-        plan.log = self.log_filters(log)?;
+        plan.log = self.log_filters(&log)?;
         plan.deadline = self.deadline(&plan, parts);
         Ok(plan)
     }
 
-    fn join(&mut self, raw: Vec<(Phase, Raw)>, fused: Option<usize>, behind: [&[(Phase, Raw)]; 3]) -> anyhow::Result<Vec<Step>> {
+    fn join(
+        &mut self,
+        raw: Vec<(Phase, Raw)>,
+        fused: Option<usize>,
+        behind: [&[(Phase, Raw)]; 3],
+    ) -> anyhow::Result<Vec<Step>> {
         let mut steps = Vec::new();
         let mut raw = raw.into_iter().peekable();
         while let Some((phase, first)) = raw.next() {
@@ -150,9 +201,14 @@ impl Planner<'_> {
                 }
                 continue;
             };
-            let mut segment = SegmentHandlers { steps: vec![handler], ..SegmentHandlers::default() };
+            let mut segment = SegmentHandlers {
+                steps: vec![handler],
+                ..SegmentHandlers::default()
+            };
             let mut last_phase = phase;
-            while let Some((next, Raw::Lua { handler, .. })) = raw.next_if(|(_, raw)| matches!(raw, Raw::Lua { plugin: p, .. } if *p == plugin)) {
+            while let Some((next, Raw::Lua { handler, .. })) =
+                raw.next_if(|(_, raw)| matches!(raw, Raw::Lua { plugin: p, .. } if *p == plugin))
+            {
                 segment.steps.push(handler);
                 last_phase = next;
             }
@@ -168,33 +224,54 @@ impl Planner<'_> {
             segment.log = log;
             let forgets = segment.last && segment.log.is_empty();
             let number = self.programs[plugin].segment(&segment)?;
-            steps.push(Step { phase: last_phase, run: Run::Segment(Segment { plugin, number, forgets, fused }) });
+            steps.push(Step {
+                phase: last_phase,
+                run: Run::Segment(Segment {
+                    plugin,
+                    number,
+                    forgets,
+                    fused,
+                }),
+            });
         }
         Ok(steps)
     }
 
     /// Filters as they stand, Lua neighbours joined.
-    fn filters(&mut self, raw: Vec<(Phase, Raw)>, log: &[(Phase, Raw)]) -> anyhow::Result<Vec<Filter>> {
+    fn filters(
+        &mut self,
+        raw: Vec<(Phase, Raw)>,
+        log: &[(Phase, Raw)],
+    ) -> anyhow::Result<Vec<Filter>> {
         let mut filters = Vec::new();
         let mut raw = raw.into_iter().peekable();
         while let Some((phase, first)) = raw.next() {
             match first {
-                Raw::Run(Run::Call { plugin }) => filters.push(Filter { plugin, segment: None }),
+                Raw::Run(Run::Call { plugin }) => filters.push(Filter {
+                    plugin,
+                    segment: None,
+                }),
                 Raw::Run(_) => {}
                 Raw::Lua { plugin, handler } => {
                     let mut handlers = vec![handler];
-                    while let Some((_, Raw::Lua { handler, .. })) =
-                        raw.next_if(|(_, raw)| matches!(raw, Raw::Lua { plugin: p, .. } if *p == plugin))
-                    {
+                    while let Some((_, Raw::Lua { handler, .. })) = raw.next_if(
+                        |(_, raw)| matches!(raw, Raw::Lua { plugin: p, .. } if *p == plugin),
+                    ) {
                         handlers.push(handler);
                     }
-                    let mut segment = SegmentHandlers { log: numbers(log, plugin), ..SegmentHandlers::default() };
+                    let mut segment = SegmentHandlers {
+                        log: numbers(log, plugin),
+                        ..SegmentHandlers::default()
+                    };
                     if phase == Phase::HeaderFilter {
                         segment.header_filter = handlers;
                     } else {
                         segment.body_filter = handlers;
                     }
-                    filters.push(Filter { plugin, segment: Some(self.programs[plugin].segment(&segment)?) });
+                    filters.push(Filter {
+                        plugin,
+                        segment: Some(self.programs[plugin].segment(&segment)?),
+                    });
                 }
             }
         }
@@ -202,16 +279,25 @@ impl Planner<'_> {
     }
 
     /// One entry for each ordinary plugin, one for each language runtime.
-    fn log_filters(&mut self, raw: Vec<(Phase, Raw)>) -> anyhow::Result<Vec<Filter>> {
+    fn log_filters(&mut self, raw: &[(Phase, Raw)]) -> anyhow::Result<Vec<Filter>> {
         let mut filters: Vec<Filter> = Vec::new();
-        for (_, step) in &raw {
+        for (_, step) in raw {
             match step {
-                Raw::Run(Run::Call { plugin }) => filters.push(Filter { plugin: *plugin, segment: None }),
+                Raw::Run(Run::Call { plugin }) => filters.push(Filter {
+                    plugin: *plugin,
+                    segment: None,
+                }),
                 Raw::Run(_) => {}
                 Raw::Lua { plugin, .. } if filters.iter().any(|f| f.plugin == *plugin) => {}
                 Raw::Lua { plugin, .. } => {
-                    let segment = SegmentHandlers { log: numbers(&raw, *plugin), ..SegmentHandlers::default() };
-                    filters.push(Filter { plugin: *plugin, segment: Some(self.programs[*plugin].segment(&segment)?) });
+                    let segment = SegmentHandlers {
+                        log: numbers(raw, *plugin),
+                        ..SegmentHandlers::default()
+                    };
+                    filters.push(Filter {
+                        plugin: *plugin,
+                        segment: Some(self.programs[*plugin].segment(&segment)?),
+                    });
                 }
             }
         }
@@ -221,11 +307,21 @@ impl Planner<'_> {
     /// The shortest of what the plan's plugins may take.
     fn deadline(&self, plan: &Plan, parts: &Parts<'_>) -> Option<Duration> {
         let steps = plan.steps.iter().filter_map(|step| match &step.run {
-            Run::SetCall { plugin, .. } | Run::Call { plugin } | Run::Segment(Segment { plugin, .. }) => Some(*plugin),
+            Run::SetCall { plugin, .. }
+            | Run::Call { plugin }
+            | Run::Segment(Segment { plugin, .. }) => Some(*plugin),
             Run::Set { .. } | Run::Respond(_) | Run::Files(_) | Run::Nothing => None,
         });
-        let filters = plan.header_filters.iter().chain(&plan.body_filters).map(|filter| filter.plugin);
-        steps.chain(filters).chain(parts.plugins.iter().copied()).map(|p| self.config.plugins[p].limits.deadline).min()
+        let filters = plan
+            .header_filters
+            .iter()
+            .chain(&plan.body_filters)
+            .map(|filter| filter.plugin);
+        steps
+            .chain(filters)
+            .chain(parts.plugins.iter().copied())
+            .map(|p| self.config.plugins[p].limits.deadline)
+            .min()
     }
 }
 
@@ -260,19 +356,35 @@ fn respond(config: &RespondConfig) -> anyhow::Result<Respond> {
     let mut headers = HeaderMap::new();
     let mut templates = Vec::new();
     for (name, value) in &config.headers {
-        let header = HeaderName::from_bytes(name.as_bytes()).with_context(|| format!("respond.headers: `{name}` is no header name"))?;
+        let header = HeaderName::from_bytes(name.as_bytes())
+            .with_context(|| format!("respond.headers: `{name}` is no header name"))?;
         match value.as_literal() {
             Some(text) => {
-                let text = HeaderValue::from_bytes(text).with_context(|| format!("respond.headers: the value of `{name}` is not valid"))?;
+                let text = HeaderValue::from_bytes(text).with_context(|| {
+                    format!("respond.headers: the value of `{name}` is not valid")
+                })?;
                 headers.insert(header, text);
             }
             None => templates.push((header, value.clone())),
         }
     }
-    if !config.body.parts.is_empty() && !headers.contains_key(http::header::CONTENT_TYPE) && templates.iter().all(|(n, _)| n != http::header::CONTENT_TYPE) {
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if !config.body.parts.is_empty()
+        && !headers.contains_key(http::header::CONTENT_TYPE)
+        && templates
+            .iter()
+            .all(|(n, _)| n != http::header::CONTENT_TYPE)
+    {
+        headers.insert(
+            http::header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain"),
+        );
     }
-    Ok(Respond { status: config.status, headers, templates, body: text(&config.body) })
+    Ok(Respond {
+        status: config.status,
+        headers,
+        templates,
+        body: text(&config.body),
+    })
 }
 
 fn text(template: &Template) -> Text {

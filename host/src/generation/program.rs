@@ -29,12 +29,17 @@ pub(super) struct SegmentHandlers {
 }
 
 fn number(place: usize) -> anyhow::Result<u16> {
-    u16::try_from(place).map_err(|_| anyhow::anyhow!("more than 65,535 handlers or segments in one Lua plugin"))
+    u16::try_from(place)
+        .map_err(|_| anyhow::anyhow!("more than 65,535 handlers or segments in one Lua plugin"))
 }
 
 impl Program {
     /// Adds a handler; `variable` for the phase `set`.
-    pub(super) fn handler(&mut self, handler: &LuaHandler, variable: Option<&str>) -> anyhow::Result<u16> {
+    pub(super) fn handler(
+        &mut self,
+        handler: &LuaHandler,
+        variable: Option<&str>,
+    ) -> anyhow::Result<u16> {
         let source = &handler.source;
         let mut value = json!({
             "phase": handler.phase.name(),

@@ -39,8 +39,16 @@ impl Served {
                 false => Runner::Pool(Pool::new(plugin.clone(), worker.clone())),
             })
             .collect();
-        let access = generation.access.as_ref().map(|(log, _)| RefCell::new(Buffer::new(log.clone())));
-        Rc::new(Self { generation, runners, access, exiting })
+        let access = generation
+            .access
+            .as_ref()
+            .map(|(log, _)| RefCell::new(Buffer::new(log.clone())));
+        Rc::new(Self {
+            generation,
+            runners,
+            access,
+            exiting,
+        })
     }
 
     /// Hands over what the access log's buffer has held long enough.
@@ -84,7 +92,11 @@ impl Routes for Served {
         exchange::with(id, |x| {
             let path = variable::normal_path(&x.request);
             let path = path.ok_or_else(|| RequestError::new(ErrorKind::BadRequest))?;
-            match self.generation.router.find(x.request.host(), &path, x.request.method.as_str()) {
+            match self
+                .generation
+                .router
+                .find(x.request.host(), &path, x.request.method.as_str())
+            {
                 Found::Route(place) => Ok(self.generation.plans[place].clone()),
                 Found::None => Err(RequestError::new(ErrorKind::NotFound)),
                 Found::MethodNotAllowed { allow } => {
@@ -110,11 +122,15 @@ impl Routes for Served {
     }
 
     fn access(&self, id: ExchangeId) {
-        let (Some(buffer), Some((_, format))) = (&self.access, &self.generation.access) else { return };
+        let (Some(buffer), Some((_, format))) = (&self.access, &self.generation.access) else {
+            return;
+        };
         exchange::with(id, |x| {
-            buffer.borrow_mut().write(format, time_cache::now_ms(), |name, out| {
-                variable::write(x, name, out);
-            });
+            buffer
+                .borrow_mut()
+                .write(format, time_cache::now_ms(), |name, out| {
+                    variable::write(x, name, out);
+                });
         });
     }
 }

@@ -247,7 +247,10 @@ fn text_record(
 ) {
     out.extend_from_slice(time_cache::error_log_time_of(now / 1000).as_bytes());
     let worker = context.worker.unwrap_or(0);
-    push(out, format_args!(" [{}] {}#{worker}: ", level.name(), std::process::id()));
+    push(
+        out,
+        format_args!(" [{}] {}#{worker}: ", level.name(), std::process::id()),
+    );
     if let Some(request) = context.request {
         push(out, format_args!("*{request} "));
     }
@@ -261,8 +264,11 @@ fn text_record(
     if let Some(client) = context.client {
         push(out, format_args!(", client: {client}"));
     }
-    let quoted =
-        [("request", context.request_line), ("upstream", context.upstream), ("host", context.host)];
+    let quoted = [
+        ("request", context.request_line),
+        ("upstream", context.upstream),
+        ("host", context.host),
+    ];
     for (name, value) in quoted {
         if let Some(value) = value {
             push(out, format_args!(", {name}: \""));
@@ -395,7 +401,13 @@ mod tests {
         log.write(Level::Error, &Context::default(), b"still old");
         log.reopen().unwrap();
         log.write(Level::Error, &Context::default(), b"after");
-        assert_eq!(std::fs::read_to_string(folder.path().join("old")).unwrap().lines().count(), 2);
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("old"))
+                .unwrap()
+                .lines()
+                .count(),
+            2
+        );
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
     }
 

@@ -29,13 +29,19 @@ impl LogFile {
     /// Opens the target; a file is made when it is not there.
     pub fn open(target: Target) -> io::Result<Self> {
         let file = open_file(&target)?;
-        Ok(Self { target, file: Mutex::new(file) })
+        Ok(Self {
+            target,
+            file: Mutex::new(file),
+        })
     }
 
     /// The standard error, which needs no opening.
     #[must_use]
     pub const fn stderr() -> Self {
-        Self { target: Target::Stderr, file: Mutex::new(None) }
+        Self {
+            target: Target::Stderr,
+            file: Mutex::new(None),
+        }
     }
 
     /// Where this log goes.
@@ -69,12 +75,15 @@ impl LogFile {
 }
 
 fn open_file(target: &Target) -> io::Result<Option<File>> {
-    let Target::File(path) = target else { return Ok(None) };
+    let Target::File(path) = target else {
+        return Ok(None);
+    };
     match OpenOptions::new().create(true).append(true).open(path) {
         Ok(file) => Ok(Some(file)),
-        Err(error) => {
-            Err(io::Error::new(error.kind(), format!("open log {}: {error}", path.display())))
-        }
+        Err(error) => Err(io::Error::new(
+            error.kind(),
+            format!("open log {}: {error}", path.display()),
+        )),
     }
 }
 
@@ -93,7 +102,12 @@ pub fn escape(out: &mut Vec<u8>, value: &[u8]) {
 /// A byte as `\xXX`.
 pub(crate) fn hex_escape(byte: u8) -> [u8; 4] {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    [b'\\', b'x', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+    [
+        b'\\',
+        b'x',
+        DIGITS[usize::from(byte >> 4)],
+        DIGITS[usize::from(byte & 15)],
+    ]
 }
 
 /// Appends `value` as a JSON string; what is not UTF-8 becomes U+FFFD.

@@ -47,6 +47,7 @@ pub const RULES: &[(&str, PhaseSet)] = &[
     ("exchange.id", EXCHANGE),
     ("operation.operation.ready", WAITING),
     ("operation.wait-any", WAITING),
+    ("reactor.find-module", ALL),
     ("reactor.next", WAITING),
     ("reactor.program", ALL),
     ("reactor.select", ALL),

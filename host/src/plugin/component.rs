@@ -43,28 +43,42 @@ pub fn check_magic(bytes: &[u8]) -> anyhow::Result<()> {
     match bytes {
         [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
-            bail!("this is a core Wasm module, not a component: build it for wasm32-wasip2, or wrap it with `wasm-tools component new`")
+            bail!(
+                "this is a core Wasm module, not a component: build it for wasm32-wasip2, or wrap it with `wasm-tools component new`"
+            )
         }
-        [0, b'a', b's', b'm', ..] => bail!("this is a component of another version of the binary format"),
+        [0, b'a', b's', b'm', ..] => {
+            bail!("this is a component of another version of the binary format")
+        }
         _ => bail!("this is not a Wasm component"),
     }
 }
 
-fn function(component: &Component, interface: &ComponentExportIndex, name: &str) -> Option<ComponentExportIndex> {
+fn function(
+    component: &Component,
+    interface: &ComponentExportIndex,
+    name: &str,
+) -> Option<ComponentExportIndex> {
     component.get_export_index(Some(interface), name)
 }
 
 fn exports(component: &Component) -> Exports {
-    let mut found = Exports { phases: PhaseSet::EMPTY, handlers: [const { None }; Phase::COUNT], pump: None };
+    let mut found = Exports {
+        phases: PhaseSet::EMPTY,
+        handlers: [const { None }; Phase::COUNT],
+        pump: None,
+    };
     for phase in Phase::ALL {
         let name = format!("{PACKAGE}{}{VERSION}", phase.interface());
-        let handler = component.get_export_index(None, &name).and_then(|interface| function(component, &interface, "handle"));
+        let handler = component
+            .get_export_index(None, &name)
+            .and_then(|interface| function(component, &interface, "handle"));
         if handler.is_some() {
             found.phases.insert(phase);
         }
         found.handlers[phase.number() as usize] = handler;
     }
-    if let Some(pump) = component.get_export_index(None, &format!("{PACKAGE}pump{VERSION}")) {
+    if let Some(pump) = component.get_export_index(None, format!("{PACKAGE}pump{VERSION}")) {
         found.pump = function(component, &pump, "prepare").zip(function(component, &pump, "run"));
     }
     found
@@ -74,15 +88,22 @@ fn exports(component: &Component) -> Exports {
 fn check_imports(component: &Component, exports: &Exports) -> anyhow::Result<()> {
     let engine = component.engine();
     for (name, item) in component.component_type().imports(engine) {
-        let Some(interface) = name.strip_prefix(PACKAGE) else { continue };
+        let Some(interface) = name.strip_prefix(PACKAGE) else {
+            continue;
+        };
         let (interface, version) = interface.split_once('@').unwrap_or((interface, ""));
         if format!("@{version}") != VERSION {
-            bail!("it imports `{name}`: this server offers version {}", &VERSION[1..]);
+            bail!(
+                "it imports `{name}`: this server offers version {}",
+                &VERSION[1..]
+            );
         }
         if RESERVED.contains(&interface) {
             bail!("it imports `{name}`, which this version of the server does not offer yet");
         }
-        let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
+        let ComponentItem::ComponentInstance(instance) = item.ty else {
+            continue;
+        };
         if exports.pump.is_some() {
             continue;
         }
@@ -94,10 +115,15 @@ fn check_imports(component: &Component, exports: &Exports) -> anyhow::Result<()>
 }
 
 fn check_function(function: &str, phases: PhaseSet) -> anyhow::Result<()> {
-    let Some((_, allowed)) = rules::RULES.iter().find(|(name, _)| *name == function) else { return Ok(()) };
+    let Some((_, allowed)) = rules::RULES.iter().find(|(name, _)| *name == function) else {
+        return Ok(());
+    };
     if !phases.is_empty() && allowed.intersection(phases).is_empty() {
         let names: Vec<_> = phases.iter().map(Phase::name).collect();
-        bail!("it imports `{function}`, which none of its phases may call ({})", names.join(", "));
+        bail!(
+            "it imports `{function}`, which none of its phases may call ({})",
+            names.join(", ")
+        );
     }
     Ok(())
 }
@@ -110,15 +136,35 @@ impl Loaded {
     pub fn new(runtime: &Runtime, bytes: &[u8], bundled: bool) -> anyhow::Result<Self> {
         check_magic(bytes)?;
         // Whether it is a runtime is known only when it is compiled; only our own runs without epochs.
-        let kind = if bundled { Kind::Reactor } else { Kind::Ordinary };
-        let component = runtime.compile(kind, bytes).map_err(anyhow::Error::from).context("compile the component")?;
+        let kind = if bundled {
+            Kind::Reactor
+        } else {
+            Kind::Ordinary
+        };
+        let component = runtime
+            .compile(kind, bytes)
+            .map_err(anyhow::Error::from)
+            .context("compile the component")?;
         let exports = exports(&component);
         if exports.phases.is_empty() && exports.pump.is_none() {
-            bail!("it exports no phase of `phasor:plugin{VERSION}`: export one of {}", phase_names());
+            bail!(
+                "it exports no phase of `phasor:plugin{VERSION}`: export one of {}",
+                phase_names()
+            );
         }
         check_imports(&component, &exports)?;
-        let pre = runtime.linker(kind).instantiate_pre(&component).map_err(anyhow::Error::from).context("link the component")?;
-        Ok(Self { pre, kind, phases: exports.phases, handlers: exports.handlers, pump: exports.pump })
+        let pre = runtime
+            .linker(kind)
+            .instantiate_pre(&component)
+            .map_err(anyhow::Error::from)
+            .context("link the component")?;
+        Ok(Self {
+            pre,
+            kind,
+            phases: exports.phases,
+            handlers: exports.handlers,
+            pump: exports.pump,
+        })
     }
 }
 

@@ -32,7 +32,10 @@ impl fmt::Display for CallError {
             Self::Trap(text) => write!(f, "trap: {text}"),
             Self::Failed(text) => f.write_str(text),
             Self::Cpu(budget) => write!(f, "the CPU budget of {budget} ms (limits.cpu) is used up"),
-            Self::Memory(limit, text) => write!(f, "the memory limit of {limit} bytes (limits.memory) was reached: {text}"),
+            Self::Memory(limit, text) => write!(
+                f,
+                "the memory limit of {limit} bytes (limits.memory) was reached: {text}"
+            ),
             Self::Deadline => f.write_str("the deadline (limits.deadline) has passed"),
             Self::ClientLeft => f.write_str("the client has left"),
             Self::Exhausted(why) => write!(f, "no instance is free: {why}"),

@@ -20,36 +20,74 @@ use crate::phase::Phase;
 ///
 /// # Errors
 /// What `init` says, or that it trapped.
-pub async fn snapshot(runtime: &Runtime, bytes: &[u8], plugin: Arc<PluginInfo>, memory: usize, bundled: bool) -> anyhow::Result<Vec<u8>> {
+pub async fn snapshot(
+    runtime: &Runtime,
+    bytes: &[u8],
+    plugin: Arc<PluginInfo>,
+    memory: usize,
+    bundled: bool,
+) -> anyhow::Result<Vec<u8>> {
     check_magic(bytes)?;
-    let kind = if bundled { Kind::Reactor } else { Kind::Ordinary };
+    let kind = if bundled {
+        Kind::Reactor
+    } else {
+        Kind::Ordinary
+    };
     let wizer = Wizer::new();
-    let (context, instrumented) = wizer.instrument_component(bytes).map_err(anyhow::Error::from).context("prepare the heap image")?;
-    let component = runtime.compile(kind, &instrumented).map_err(anyhow::Error::from).context("compile the component for its init phase")?;
-    let mut store = Store::new(runtime.engine(kind), HostState::new(plugin, WorkerInfo::default(), memory));
+    let (context, instrumented) = wizer
+        .instrument_component(bytes)
+        .map_err(anyhow::Error::from)
+        .context("prepare the heap image")?;
+    let component = runtime
+        .compile(kind, &instrumented)
+        .map_err(anyhow::Error::from)
+        .context("compile the component for its init phase")?;
+    let mut store = Store::new(
+        runtime.engine(kind),
+        HostState::new(plugin, WorkerInfo::default(), memory),
+    );
     store.limiter(|state| &mut state.memory);
     if kind == Kind::Ordinary {
         store.set_epoch_deadline(u64::MAX / 2);
     }
     let pre = runtime.linker(kind).instantiate_pre(&component)?;
-    let instance = pre.instantiate_async(&mut store).await.map_err(anyhow::Error::from).context("instantiate the component for its init phase")?;
+    let instance = pre
+        .instantiate_async(&mut store)
+        .await
+        .map_err(anyhow::Error::from)
+        .context("instantiate the component for its init phase")?;
     init(&mut store, &component, &instance).await?;
-    let mut state = WasmtimeWizerComponent { store: &mut store, instance };
-    let image = wizer.snapshot_component(&context, &mut state).await.map_err(|e| anyhow!("{e:#}")).context("take the heap image")?;
+    let mut state = WasmtimeWizerComponent {
+        store: &mut store,
+        instance,
+    };
+    let image = wizer
+        .snapshot_component(&context, &mut state)
+        .await
+        .map_err(|e| anyhow!("{e:#}"))
+        .context("take the heap image")?;
     Ok(image)
 }
 
-async fn init(store: &mut Store<HostState>, component: &Component, instance: &Instance) -> anyhow::Result<()> {
+async fn init(
+    store: &mut Store<HostState>,
+    component: &Component,
+    instance: &Instance,
+) -> anyhow::Result<()> {
     store.data_mut().phase = Phase::Init;
     for (interface, function) in [("init", "handle"), ("pump", "prepare")] {
         let Some(index) = component
-            .get_export_index(None, &format!("phasor:plugin/{interface}@0.1.0"))
+            .get_export_index(None, format!("phasor:plugin/{interface}@0.1.0"))
             .and_then(|interface| component.get_export_index(Some(&interface), function))
         else {
             continue;
         };
         let call = instance.get_typed_func::<(), (Result<(), String>,)>(&mut *store, &index)?;
-        let (result,) = call.call_async(&mut *store, ()).await.map_err(|e| anyhow!("{e:?}")).context("phase init")?;
+        let (result,) = call
+            .call_async(&mut *store, ())
+            .await
+            .map_err(|e| anyhow!("{e:?}"))
+            .context("phase init")?;
         result.map_err(|text| anyhow!(text))?;
     }
     Ok(())

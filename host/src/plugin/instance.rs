@@ -48,7 +48,14 @@ pub struct Instance {
 }
 
 /// Phases whose handler takes nothing and gives a verdict.
-const VERDICTS: [Phase; 6] = [Phase::ServerRewrite, Phase::Rewrite, Phase::Access, Phase::Precontent, Phase::Content, Phase::HeaderFilter];
+const VERDICTS: [Phase; 6] = [
+    Phase::ServerRewrite,
+    Phase::Rewrite,
+    Phase::Access,
+    Phase::Precontent,
+    Phase::Content,
+    Phase::HeaderFilter,
+];
 
 impl Instance {
     /// Instantiates, and runs `init-worker` if there is one.
@@ -58,21 +65,35 @@ impl Instance {
     pub async fn new(plugin: &Arc<Plugin>, worker: WorkerInfo) -> Result<Self, CallError> {
         let loaded = &plugin.loaded;
         let memory = plugin.limits.memory(false);
-        let mut store = Store::new(loaded.pre.engine(), HostState::new(plugin.info.clone(), worker, memory));
+        let mut store = Store::new(
+            loaded.pre.engine(),
+            HostState::new(plugin.info.clone(), worker, memory),
+        );
         store.limiter(|state| &mut state.memory);
         if loaded.kind == Kind::Ordinary {
             limits::slice(&mut store);
         }
         let start = |e: wasmtime::Error| CallError::Start(format!("{e:?}"));
-        let instance = loaded.pre.instantiate_async(&mut store).await.map_err(start)?;
+        let instance = loaded
+            .pre
+            .instantiate_async(&mut store)
+            .await
+            .map_err(start)?;
         let mut handlers = [const { None }; Phase::COUNT];
         for phase in VERDICTS {
             if let Some(index) = &loaded.handlers[phase.number() as usize] {
-                handlers[phase.number() as usize] = Some(instance.get_typed_func(&mut store, index).map_err(start)?);
+                handlers[phase.number() as usize] =
+                    Some(instance.get_typed_func(&mut store, index).map_err(start)?);
             }
         }
         let budget = limits::ticks(plugin.limits.cpu);
-        let mut this = Self { store, handlers, plugin: plugin.clone(), instance, budget };
+        let mut this = Self {
+            store,
+            handlers,
+            plugin: plugin.clone(),
+            instance,
+            budget,
+        };
         if plugin.phases().contains(Phase::InitWorker) {
             this.call_plain(Phase::InitWorker, NO_EXCHANGE).await?;
         }
@@ -84,7 +105,9 @@ impl Instance {
     /// # Errors
     /// After one that is not `Failed` the instance must not be used again.
     pub async fn call(&mut self, phase: Phase, id: ExchangeId) -> Result<Verdict, CallError> {
-        let Some(handler) = self.handlers[phase.number() as usize].clone() else { return Ok(Verdict::Next) };
+        let Some(handler) = self.handlers[phase.number() as usize] else {
+            return Ok(Verdict::Next);
+        };
         let verdict = self.enter(phase, id, handler, ()).await?;
         Ok(match verdict {
             WitVerdict::Next => Verdict::Next,
@@ -105,15 +128,25 @@ impl Instance {
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub async fn call_set(&mut self, id: ExchangeId, variable: &str) -> Result<Option<Vec<u8>>, CallError> {
-        self.call_typed(Phase::Set, id, (variable.to_owned(),)).await
+    pub async fn call_set(
+        &mut self,
+        id: ExchangeId,
+        variable: &str,
+    ) -> Result<Option<Vec<u8>>, CallError> {
+        self.call_typed(Phase::Set, id, (variable.to_owned(),))
+            .await
     }
 
     /// Runs `body-filter`.
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub async fn call_chunk(&mut self, id: ExchangeId, chunk: Vec<u8>, last: bool) -> Result<ChunkVerdict, CallError> {
+    pub async fn call_chunk(
+        &mut self,
+        id: ExchangeId,
+        chunk: Vec<u8>,
+        last: bool,
+    ) -> Result<ChunkVerdict, CallError> {
         self.call_typed(Phase::BodyFilter, id, (chunk, last)).await
     }
 
@@ -122,25 +155,45 @@ impl Instance {
     /// # Errors
     /// As [`Self::call`].
     pub async fn call_timer(&mut self, token: u64, premature: bool) -> Result<(), CallError> {
-        self.call_typed(Phase::Timer, NO_EXCHANGE, (token, premature)).await
+        self.call_typed(Phase::Timer, NO_EXCHANGE, (token, premature))
+            .await
     }
 
-    async fn call_typed<P, R>(&mut self, phase: Phase, id: ExchangeId, parameters: P) -> Result<R, CallError>
+    async fn call_typed<P, R>(
+        &mut self,
+        phase: Phase,
+        id: ExchangeId,
+        parameters: P,
+    ) -> Result<R, CallError>
     where
         P: ComponentNamedList + Lower + Send + Sync + 'static,
         R: ComponentType + Lift + Send + Sync + 'static,
     {
         let Some(index) = &self.plugin.loaded.handlers[phase.number() as usize] else {
-            return Err(CallError::Failed(format!("the component does not export `{}`", phase.interface())));
+            return Err(CallError::Failed(format!(
+                "the component does not export `{}`",
+                phase.interface()
+            )));
         };
         let handler = self
             .instance
             .get_typed_func::<P, Fallible<R>>(&mut self.store, index)
-            .map_err(|e| CallError::Failed(format!("`{}.handle` has another type than the contract's: {e}", phase.interface())))?;
+            .map_err(|e| {
+                CallError::Failed(format!(
+                    "`{}.handle` has another type than the contract's: {e}",
+                    phase.interface()
+                ))
+            })?;
         self.enter(phase, id, handler, parameters).await
     }
 
-    async fn enter<P, R>(&mut self, phase: Phase, id: ExchangeId, handler: TypedFunc<P, Fallible<R>>, parameters: P) -> Result<R, CallError>
+    async fn enter<P, R>(
+        &mut self,
+        phase: Phase,
+        id: ExchangeId,
+        handler: TypedFunc<P, Fallible<R>>,
+        parameters: P,
+    ) -> Result<R, CallError>
     where
         P: ComponentNamedList + Lower + Send + Sync + 'static,
         R: ComponentType + Lift + Send + Sync + 'static,

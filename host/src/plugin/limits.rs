@@ -84,7 +84,11 @@ pub struct Metered<F> {
 impl<F> Metered<F> {
     /// A call that may use `budget` ticks.
     pub fn new(call: F, budget: u64) -> Self {
-        Self { call, used: 0, budget }
+        Self {
+            call,
+            used: 0,
+            budget,
+        }
     }
 }
 

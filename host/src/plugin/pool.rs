@@ -43,12 +43,16 @@ impl Lease {
     /// # Errors
     /// Never while the lease lasts; the type says it without a panic.
     pub fn instance(&mut self) -> Result<&mut Instance, CallError> {
-        self.instance.as_mut().ok_or(CallError::Exhausted("the instance has been given back"))
+        self.instance
+            .as_mut()
+            .ok_or(CallError::Exhausted("the instance has been given back"))
     }
 
     /// The call ended well: the next request may have the instance.
     pub fn give_back(mut self) {
-        let Some(mut instance) = self.instance.take() else { return };
+        let Some(mut instance) = self.instance.take() else {
+            return;
+        };
         let started = instance.take_timers();
         if !started.new.is_empty() || !started.cancelled.is_empty() {
             Pool::arm(&self.pool, started);
@@ -78,7 +82,7 @@ impl Pool {
     ///
     /// # Errors
     /// When too many wait, none comes free in time, or the start fails.
-    pub async fn take(self: &Rc<Self>, deadline: std::time::Instant) -> Result<Lease, CallError> {
+    pub async fn take(self: &Rc<Self>, deadline: Instant) -> Result<Lease, CallError> {
         let permit = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => self.wait(deadline).await?,
@@ -88,10 +92,14 @@ impl Pool {
             Some(instance) => instance,
             None => Instance::new(&self.plugin, self.worker.clone()).await?,
         };
-        Ok(Lease { instance: Some(instance), pool: self.clone(), _permit: permit })
+        Ok(Lease {
+            instance: Some(instance),
+            pool: self.clone(),
+            _permit: permit,
+        })
     }
 
-    async fn wait(&self, deadline: std::time::Instant) -> Result<OwnedSemaphorePermit, CallError> {
+    async fn wait(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, CallError> {
         struct Waiting<'a>(&'a Cell<usize>);
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
@@ -99,14 +107,18 @@ impl Pool {
             }
         }
         if self.waiting.get() >= self.plugin.limits.queue {
-            return Err(CallError::Exhausted("too many requests wait (limits.queue)"));
+            return Err(CallError::Exhausted(
+                "too many requests wait (limits.queue)",
+            ));
         }
         self.waiting.set(self.waiting.get() + 1);
         let _waiting = Waiting(&self.waiting);
-        match tokio::time::timeout_at(Instant::from_std(deadline), self.permits.clone().acquire_owned()).await {
+        match tokio::time::timeout_at(deadline, self.permits.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(CallError::Exhausted("the plugin is being replaced")),
-            Err(_) => Err(CallError::Exhausted("all are busy until the deadline (limits.instances)")),
+            Err(_) => Err(CallError::Exhausted(
+                "all are busy until the deadline (limits.instances)",
+            )),
         }
     }
 
@@ -122,20 +134,29 @@ impl Pool {
                 tokio::time::sleep(timer.delay).await;
                 loop {
                     pool.fire(timer.token, false).await;
-                    if timer.every.is_zero() || pool.worker.exiting.load(std::sync::atomic::Ordering::Relaxed) {
+                    if timer.every.is_zero()
+                        || pool
+                            .worker
+                            .exiting
+                            .load(std::sync::atomic::Ordering::Relaxed)
+                    {
                         break;
                     }
                     tokio::time::sleep(timer.every).await;
                 }
                 pool.timers.borrow_mut().remove(&timer.id);
             });
-            self.timers.borrow_mut().insert(timer.id, (timer.token, task.abort_handle()));
+            self.timers
+                .borrow_mut()
+                .insert(timer.id, (timer.token, task.abort_handle()));
         }
     }
 
     async fn fire(self: &Rc<Self>, token: u64, premature: bool) {
         let result = async {
-            let mut lease = self.take(std::time::Instant::now() + self.plugin.limits.deadline).await?;
+            let mut lease = self
+                .take(Instant::now() + self.plugin.limits.deadline)
+                .await?;
             let result = lease.instance()?.call_timer(token, premature).await;
             if matches!(result, Ok(()) | Err(CallError::Failed(_))) {
                 lease.give_back();
@@ -148,13 +169,22 @@ impl Pool {
     }
 
     fn report(&self, phase: Phase, error: &CallError) {
-        let context = Context { plugin: Some(&self.plugin.info.name), phase: Some(phase.name()), ..Context::default() };
+        let context = Context {
+            plugin: Some(&self.plugin.info.name),
+            phase: Some(phase.name()),
+            ..Context::default()
+        };
         error_log::write(Level::Error, &context, error.to_string());
     }
 
     /// The generation ends: pending timers fire as premature, idle instances run `exit-worker`.
     pub async fn close(self: Rc<Self>) {
-        let pending: Vec<_> = self.timers.borrow_mut().drain().map(|(_, timer)| timer).collect();
+        let pending: Vec<_> = self
+            .timers
+            .borrow_mut()
+            .drain()
+            .map(|(_, timer)| timer)
+            .collect();
         for (token, task) in pending {
             task.abort();
             self.fire(token, true).await;

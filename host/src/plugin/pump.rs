@@ -32,7 +32,11 @@ impl Pump {
     /// Starts the runtime as a task of the worker.
     #[must_use]
     pub fn start(plugin: Arc<Plugin>, worker: WorkerInfo) -> Rc<Self> {
-        let this = Rc::new(Self { plugin, reactor: Cell::new(reactor::create()), stopping: Cell::new(false) });
+        let this = Rc::new(Self {
+            plugin,
+            reactor: Cell::new(reactor::create()),
+            stopping: Cell::new(false),
+        });
         tokio::task::spawn_local(Self::keep_running(this.clone(), worker));
         this
     }
@@ -46,17 +50,27 @@ impl Pump {
     async fn keep_running(self: Rc<Self>, worker: WorkerInfo) {
         let mut pause = RESTART;
         loop {
-            let began = std::time::Instant::now();
+            let began = tokio::time::Instant::now();
             tokio::task::spawn_local(Self::init_worker(self.clone(), self.reactor.get()));
             let result = self.run(worker.clone()).await;
             let ended = self.reactor.replace(reactor::create());
             reactor::remove(ended);
             match result {
                 Ok(()) if self.stopping.get() => break,
-                Ok(()) => self.report(Phase::Timer, "the runtime left its loop; it is started again"),
-                Err(error) => self.report(Phase::Timer, &format!("{error}; the runtime is started again")),
+                Ok(()) => self.report(
+                    Phase::Timer,
+                    "the runtime left its loop; it is started again",
+                ),
+                Err(error) => self.report(
+                    Phase::Timer,
+                    &format!("{error}; the runtime is started again"),
+                ),
             }
-            pause = if began.elapsed() > STABLE { RESTART } else { (pause * 2).min(RESTART * 64) };
+            pause = if began.elapsed() > STABLE {
+                RESTART
+            } else {
+                (pause * 2).min(RESTART * 64)
+            };
             tokio::time::sleep(pause).await;
         }
         reactor::remove(self.reactor.get());
@@ -65,7 +79,10 @@ impl Pump {
     async fn run(&self, worker: WorkerInfo) -> Result<(), CallError> {
         let loaded = &self.plugin.loaded;
         let memory = self.plugin.limits.memory(true);
-        let mut store = Store::new(loaded.pre.engine(), HostState::new(self.plugin.info.clone(), worker, memory));
+        let mut store = Store::new(
+            loaded.pre.engine(),
+            HostState::new(self.plugin.info.clone(), worker, memory),
+        );
         store.limiter(|state| &mut state.memory);
         if loaded.kind == Kind::Ordinary {
             limits::slice(&mut store);
@@ -73,12 +90,24 @@ impl Pump {
         store.data_mut().reactor = Some(self.reactor.get());
         store.data_mut().phase = Phase::Timer;
         let start = |e: wasmtime::Error| CallError::Start(format!("{e:?}"));
-        let instance = loaded.pre.instantiate_async(&mut store).await.map_err(start)?;
-        let Some((_, run)) = &loaded.pump else { return Err(CallError::Start("no `pump`".to_owned())) };
-        let run = instance.get_typed_func::<(), ()>(&mut store, run).map_err(start)?;
+        let instance = loaded
+            .pre
+            .instantiate_async(&mut store)
+            .await
+            .map_err(start)?;
+        let Some((_, run)) = &loaded.pump else {
+            return Err(CallError::Start("no `pump`".to_owned()));
+        };
+        let run = instance
+            .get_typed_func::<(), ()>(&mut store, run)
+            .map_err(start)?;
         run.call_async(&mut store, ()).await.map_err(|e| {
             let text = format!("{e:?}");
-            if store.data().memory.refused { CallError::Memory(memory, text) } else { CallError::Trap(text) }
+            if store.data().memory.refused {
+                CallError::Memory(memory, text)
+            } else {
+                CallError::Trap(text)
+            }
         })
     }
 
@@ -91,7 +120,11 @@ impl Pump {
     }
 
     fn report(&self, phase: Phase, message: &str) {
-        let context = Context { plugin: Some(&self.plugin.info.name), phase: Some(phase.name()), ..Context::default() };
+        let context = Context {
+            plugin: Some(&self.plugin.info.name),
+            phase: Some(phase.name()),
+            ..Context::default()
+        };
         error_log::write(Level::Error, &context, message);
     }
 

@@ -49,7 +49,11 @@ pub enum Kind {
 
 fn engine(kind: Kind) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
-    let instances = if kind == Kind::Ordinary { INSTANCES } else { RUNTIMES };
+    let instances = if kind == Kind::Ordinary {
+        INSTANCES
+    } else {
+        RUNTIMES
+    };
     pool.total_component_instances(instances)
         .total_core_instances(instances * CORE_PER_COMPONENT)
         .total_memories(instances)
@@ -120,14 +124,20 @@ impl Runtime {
     /// When the bytes are no valid component.
     pub fn compile(&self, kind: Kind, bytes: &[u8]) -> wasmtime::Result<Component> {
         let engine = self.engine(kind);
-        let Some(file) = self.cache_file(engine, bytes) else { return Component::new(engine, bytes) };
+        let Some(file) = self.cache_file(engine, bytes) else {
+            return Component::new(engine, bytes);
+        };
         if let Some(component) = load(engine, &file) {
             return Ok(component);
         }
         let code = engine.precompile_component(bytes)?;
         if let Err(error) = store(&file, &code) {
             let message = format!("compiled code is not kept: {}: {error}", file.display());
-            crate::observe::error_log::write(crate::observe::error_log::Level::Warn, &Default::default(), message);
+            crate::observe::error_log::write(
+                crate::observe::error_log::Level::Warn,
+                &Default::default(),
+                message,
+            );
             return Component::new(engine, bytes);
         }
         match load(engine, &file) {
@@ -140,9 +150,14 @@ impl Runtime {
     fn cache_file(&self, engine: &Engine, bytes: &[u8]) -> Option<PathBuf> {
         use std::hash::{Hash, Hasher};
         let folder = self.cache.as_ref()?;
-        #[expect(deprecated, reason = "SipHash with fixed keys: the same name in every process")]
+        #[expect(
+            deprecated,
+            reason = "SipHash with fixed keys: the same name in every process"
+        )]
         let mut compatibility = std::hash::SipHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut compatibility);
+        engine
+            .precompile_compatibility_hash()
+            .hash(&mut compatibility);
         let digest = Sha256::digest(bytes);
         let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
         Some(folder.join(format!("{hex}-{:016x}.cwasm", compatibility.finish())))
@@ -166,7 +181,10 @@ pub fn cache_folder() -> Option<PathBuf> {
 fn store(file: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     if let Some(folder) = file.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
     }
     let partial = file.with_extension(format!("{}.partial", std::process::id()));
     std::fs::write(&partial, code)?;
@@ -183,7 +201,10 @@ fn trusted(file: &std::path::Path) -> bool {
     ours(file) && file.parent().is_some_and(ours)
 }
 
-#[expect(unsafe_code, reason = "wasmtime cannot check that a file of compiled code is its own work")]
+#[expect(
+    unsafe_code,
+    reason = "wasmtime cannot check that a file of compiled code is its own work"
+)]
 fn load(engine: &Engine, file: &std::path::Path) -> Option<Component> {
     if !trusted(file) {
         return None;
@@ -195,14 +216,19 @@ fn load(engine: &Engine, file: &std::path::Path) -> Option<Component> {
 
 fn start_ticker(engine: &Engine) -> std::io::Result<()> {
     let engine = engine.weak();
-    std::thread::Builder::new().name("ticker".to_owned()).spawn(move || {
-        while let Some(engine) = engine.upgrade() {
-            limits::tick();
-            engine.increment_epoch();
-            drop(engine);
-            #[expect(clippy::disallowed_methods, reason = "the ticker's own thread; no worker waits here")]
-            std::thread::sleep(limits::TICK);
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("ticker".to_owned())
+        .spawn(move || {
+            while let Some(engine) = engine.upgrade() {
+                limits::tick();
+                engine.increment_epoch();
+                drop(engine);
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the ticker's own thread; no worker waits here"
+                )]
+                std::thread::sleep(limits::TICK);
+            }
+        })?;
     Ok(())
 }

@@ -81,7 +81,9 @@ fn length(n: usize) -> u32 {
 
 pub(super) fn run(out: &mut Vec<u8>, job: u32, x: &Exchange, call: Call, new: bool) {
     let head = x.response.status != 0 || !x.response.headers.is_empty();
-    let flags = u8::from(new) * RunFlags::NEW + u8::from(head) * RunFlags::HEAD + u8::from(x.response.sent) * RunFlags::SENT;
+    let flags = u8::from(new) * RunFlags::NEW
+        + u8::from(head) * RunFlags::HEAD
+        + u8::from(x.response.sent) * RunFlags::SENT;
     let uri = x.request.target.as_str().as_bytes();
     bare(out, RUN, job);
     out.push(flags);
@@ -182,7 +184,11 @@ impl<'a> Reader<'a> {
         for _ in 0..count {
             self.change()?;
         }
-        Ok(Head { status, count, begin })
+        Ok(Head {
+            status,
+            count,
+            begin,
+        })
     }
 
     fn change(&mut self) -> Result<(HeadChange, &'a [u8], &'a [u8]), String> {
@@ -213,18 +219,40 @@ impl<'a> Head<'a> {
 
 /// A record about an exchange.
 pub(super) enum Done<'a> {
-    Finish { verdict: u8, code: u16, head: Head<'a> },
-    Respond { flags: u8, head: Head<'a>, body: &'a [u8] },
-    Chunk { flags: u8, body: &'a [u8] },
+    Finish {
+        verdict: u8,
+        code: u16,
+        head: Head<'a>,
+    },
+    Respond {
+        flags: u8,
+        head: Head<'a>,
+        body: &'a [u8],
+    },
+    Chunk {
+        flags: u8,
+        body: &'a [u8],
+    },
     End,
     Fail(String),
 }
 
 pub(super) fn parse<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Done<'a>, String> {
     Ok(match kind {
-        FINISH => Done::Finish { verdict: reader.u8()?, code: reader.u16()?, head: reader.head()? },
-        RESPOND => Done::Respond { flags: reader.u8()?, head: reader.head()?, body: reader.blob()? },
-        CHUNK => Done::Chunk { flags: reader.u8()?, body: reader.blob()? },
+        FINISH => Done::Finish {
+            verdict: reader.u8()?,
+            code: reader.u16()?,
+            head: reader.head()?,
+        },
+        RESPOND => Done::Respond {
+            flags: reader.u8()?,
+            head: reader.head()?,
+            body: reader.blob()?,
+        },
+        CHUNK => Done::Chunk {
+            flags: reader.u8()?,
+            body: reader.blob()?,
+        },
         END => Done::End,
         FAIL => Done::Fail(reader.text()?),
         _ => return Err(format!("{kind} is no record")),

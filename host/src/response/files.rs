@@ -48,21 +48,35 @@ impl Root {
     /// a folder that has none of them.
     pub fn new(folder: &Path, index: Vec<String>, listing: bool) -> io::Result<Self> {
         let absolute = std::fs::canonicalize(folder).map_err(|error| {
-            io::Error::new(error.kind(), format!("files root {}: {error}", folder.display()))
+            io::Error::new(
+                error.kind(),
+                format!("files root {}: {error}", folder.display()),
+            )
         })?;
         if !absolute.is_dir() {
             let text = format!("files root {} is not a folder", folder.display());
             return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
         }
-        Ok(Self { folder: absolute, prefix: Vec::new(), index, listing })
+        Ok(Self {
+            folder: absolute,
+            prefix: Vec::new(),
+            index,
+            listing,
+        })
     }
 
     /// The same folder for the paths below `prefix` (nginx: `alias`): `/static/a.css` is `a.css` for
     /// the prefix `/static`.
     #[must_use]
     pub fn below(self, prefix: &[u8]) -> Self {
-        let end = prefix.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
-        Self { prefix: prefix[..end].to_vec(), ..self }
+        let end = prefix
+            .iter()
+            .rposition(|&byte| byte != b'/')
+            .map_or(0, |last| last + 1);
+        Self {
+            prefix: prefix[..end].to_vec(),
+            ..self
+        }
     }
 }
 
@@ -92,7 +106,11 @@ pub enum Body {
 
 impl Outcome {
     fn status(status: u16) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Body::ErrorPage }
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body: Body::ErrorPage,
+        }
     }
 
     fn redirect(to: &[u8]) -> Self {
@@ -128,7 +146,9 @@ pub async fn open_decoded(
     let (method, headers) = request;
     if method != Method::GET && method != Method::HEAD {
         let mut outcome = Outcome::status(405);
-        outcome.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        outcome
+            .headers
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return outcome;
     }
     let below = path.strip_prefix(&*root.prefix);
@@ -190,7 +210,11 @@ impl Job {
                 Err(error) => return Outcome::status(resolve::status(&error)),
             }
         }
-        if self.root.listing { self.listing() } else { Outcome::status(403) }
+        if self.root.listing {
+            self.listing()
+        } else {
+            Outcome::status(403)
+        }
     }
 
     /// The folder's own path, made anew of its parts: what the client wrote may begin with two
@@ -212,10 +236,21 @@ impl Job {
             Err(error) => return Outcome::status(resolve::status(&error)),
         };
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        );
         headers.insert(CONTENT_LENGTH, page.len().into());
-        let body = if self.method == Method::HEAD { Body::Empty } else { Body::Bytes(page) };
-        Outcome { status: 200, headers, body }
+        let body = if self.method == Method::HEAD {
+            Body::Empty
+        } else {
+            Body::Bytes(page)
+        };
+        Outcome {
+            status: 200,
+            headers,
+            body,
+        }
     }
 
     fn answer(&self, file: File, metadata: &std::fs::Metadata, path: &Path) -> Outcome {
@@ -223,9 +258,20 @@ impl Job {
             // A pipe or a device is nothing that can be served.
             return Outcome::status(404);
         }
-        let kind = mime_guess::from_path(path).first_raw().unwrap_or("application/octet-stream");
-        let answer = decide(&self.method, &self.conditions, &Metadata::of(metadata), kind);
-        let Answer { status, headers, pieces } = answer;
+        let kind = mime_guess::from_path(path)
+            .first_raw()
+            .unwrap_or("application/octet-stream");
+        let answer = decide(
+            &self.method,
+            &self.conditions,
+            &Metadata::of(metadata),
+            kind,
+        );
+        let Answer {
+            status,
+            headers,
+            pieces,
+        } = answer;
         let body = match status {
             200 | 206 if pieces.is_empty() => Body::Empty,
             200 | 206 => match FileBody::begin(file, pieces) {
@@ -235,7 +281,11 @@ impl Job {
             304 => Body::Empty,
             _ => Body::ErrorPage,
         };
-        Outcome { status, headers, body }
+        Outcome {
+            status,
+            headers,
+            body,
+        }
     }
 }
 
@@ -251,7 +301,11 @@ pub struct FileBody {
 impl FileBody {
     /// Blocks: reads the first chunk.
     fn begin(file: File, pieces: Vec<Piece>) -> io::Result<Self> {
-        let mut body = Self { file: Arc::new(file), pieces: pieces.into(), first: None };
+        let mut body = Self {
+            file: Arc::new(file),
+            pieces: pieces.into(),
+            first: None,
+        };
         body.first = match body.take_next() {
             Some(Piece::Text(text)) => Some(text),
             Some(Piece::Range { start, length }) => Some(read(&body.file, start, length)?),
@@ -291,15 +345,23 @@ impl FileBody {
         if let Piece::Range { start, length } = piece
             && length > CHUNK
         {
-            self.pieces.push_front(Piece::Range { start: start + CHUNK, length: length - CHUNK });
-            return Some(Piece::Range { start, length: CHUNK });
+            self.pieces.push_front(Piece::Range {
+                start: start + CHUNK,
+                length: length - CHUNK,
+            });
+            return Some(Piece::Range {
+                start,
+                length: CHUNK,
+            });
         }
         Some(piece)
     }
 }
 
 fn read(file: &File, start: u64, length: u64) -> io::Result<Bytes> {
-    let length = usize::try_from(length).map_err(io::Error::other)?.min(READ_BYTES);
+    let length = usize::try_from(length)
+        .map_err(io::Error::other)?
+        .min(READ_BYTES);
     let mut chunk = vec![0; length];
     file.read_exact_at(&mut chunk, start)?;
     Ok(Bytes::from(chunk))

@@ -35,9 +35,12 @@ impl SharedDict {
             }
             let (index, old) = match live {
                 Some(index) => (index, None),
-                None => {
-                    held.shard.place(found, (hash, key), Stored::List(Box::<List>::default()), now)
-                }
+                None => held.shard.place(
+                    found,
+                    (hash, key),
+                    Stored::List(Box::<List>::default()),
+                    now,
+                ),
             };
             if live.is_none() {
                 held.shard.entry_mut(index).flags = 0;
@@ -62,7 +65,9 @@ impl SharedDict {
     pub fn pop(&self, side: Side, key: &[u8], now: u64) -> Result<Option<Value>, DictError> {
         let (lane, hash) = self.lane(key)?;
         let mut held = lane.lock();
-        let Some(index) = held.shard.find_live(hash, key, now) else { return Ok(None) };
+        let Some(index) = held.shard.find_live(hash, key, now) else {
+            return Ok(None);
+        };
         let before = held.shard.entry(index).cost();
         let Stored::List(list) = &mut held.shard.entry_mut(index).stored else {
             return Err(DictError::NotAList);
@@ -85,7 +90,9 @@ impl SharedDict {
     pub fn list_len(&self, key: &[u8], now: u64) -> Result<u32, DictError> {
         let (lane, hash) = self.lane(key)?;
         let held = lane.lock();
-        let Some(index) = held.shard.find_live(hash, key, now) else { return Ok(0) };
+        let Some(index) = held.shard.find_live(hash, key, now) else {
+            return Ok(0);
+        };
         match &held.shard.entry(index).stored {
             Stored::List(list) => Ok(u32::try_from(list.len()).unwrap_or(u32::MAX)),
             Stored::Plain(_) => Err(DictError::NotAList),

@@ -48,8 +48,12 @@ impl Registry {
     /// All dicts with their names, sorted, for the operator's views.
     #[must_use]
     pub fn all(&self) -> Vec<(String, Arc<SharedDict>)> {
-        let mut all: Vec<_> =
-            self.dicts.lock().iter().map(|(name, dict)| (name.clone(), Arc::clone(dict))).collect();
+        let mut all: Vec<_> = self
+            .dicts
+            .lock()
+            .iter()
+            .map(|(name, dict)| (name.clone(), Arc::clone(dict)))
+            .collect();
         all.sort_by(|left, right| left.0.cmp(&right.0));
         all
     }

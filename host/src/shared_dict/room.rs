@@ -62,7 +62,11 @@ impl SharedDict {
                 }
                 self.sweep(lane, usize::MAX, now);
             }
-            return if self.has_room(need) { Ok(false) } else { Err(self.refuse()) };
+            return if self.has_room(need) {
+                Ok(false)
+            } else {
+                Err(self.refuse())
+            };
         }
         let kept = self.lane(keep)?;
         let mut forcible = false;
@@ -73,7 +77,9 @@ impl SharedDict {
                 .lanes
                 .iter()
                 .filter(|lane| without_victim.is_none_or(|bare| !std::ptr::eq(bare, *lane)));
-            let Some(lane) = others.min_by_key(oldest).filter(|lane| oldest(lane) != u64::MAX)
+            let Some(lane) = others
+                .min_by_key(oldest)
+                .filter(|lane| oldest(lane) != u64::MAX)
             else {
                 return Err(self.refuse());
             };
@@ -95,7 +101,9 @@ impl SharedDict {
         let mut held = lane.lock();
         let keep = keep.and_then(|(hash, key)| held.shard.find(hash, key));
         while gone.len() < EVICTIONS_PER_HOLD && !self.has_room(need) {
-            let Some((entry, was_live)) = held.shard.evict(keep, now) else { break };
+            let Some((entry, was_live)) = held.shard.evict(keep, now) else {
+                break;
+            };
             self.release(entry.cost());
             if was_live {
                 live = true;
@@ -104,16 +112,24 @@ impl SharedDict {
             gone.push(entry);
         }
         drop(held);
-        Evicted { live, none: gone.is_empty() && !self.has_room(need) }
+        Evicted {
+            live,
+            none: gone.is_empty() && !self.has_room(need),
+        }
     }
 
     /// Frees at most `max` expired entries of one shard, letting the lock go between pieces.
     pub(super) fn sweep(&self, lane: &Lane, max: usize, now: u64) -> usize {
-        let Some(mut sweep) = lane.lock().shard.begin_sweep(now) else { return 0 };
+        let Some(mut sweep) = lane.lock().shard.begin_sweep(now) else {
+            return 0;
+        };
         let mut freed = 0;
         loop {
             let mut gone = Vec::new();
-            let done = lane.lock().shard.sweep(&mut sweep, max - freed, now, &mut gone);
+            let done = lane
+                .lock()
+                .shard
+                .sweep(&mut sweep, max - freed, now, &mut gone);
             self.release(gone.iter().map(Entry::cost).sum());
             freed += gone.len();
             if done || freed >= max {

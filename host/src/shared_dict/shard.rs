@@ -56,7 +56,11 @@ impl List {
     }
 
     pub(super) fn pop(&mut self, left: bool) -> Option<Value> {
-        let item = if left { self.items.pop_front() } else { self.items.pop_back() }?;
+        let item = if left {
+            self.items.pop_front()
+        } else {
+            self.items.pop_back()
+        }?;
         self.cost -= ITEM_COST + item.cost();
         Some(item)
     }
@@ -134,13 +138,18 @@ impl Shard {
     }
 
     pub(super) fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
-        let same = |&index: &usize| self.entries.get(index).is_some_and(|entry| *entry.key == *key);
+        let same = |&index: &usize| {
+            self.entries
+                .get(index)
+                .is_some_and(|entry| *entry.key == *key)
+        };
         self.table.find(hash, same).copied()
     }
 
     /// The entry if it is there and has not expired.
     pub(super) fn find_live(&self, hash: u64, key: &[u8], now: u64) -> Option<usize> {
-        self.find(hash, key).filter(|&index| self.is_live(index, now))
+        self.find(hash, key)
+            .filter(|&index| self.is_live(index, now))
     }
 
     pub(super) fn entry(&self, index: usize) -> &Entry {
@@ -161,7 +170,9 @@ impl Shard {
 
     /// When the entry that was not used for longest was last used; `u64::MAX` without entries.
     pub(super) fn oldest_use(&self) -> u64 {
-        self.entries.get(self.oldest).map_or(u64::MAX, |entry| entry.used_at)
+        self.entries
+            .get(self.oldest)
+            .map_or(u64::MAX, |entry| entry.used_at)
     }
 
     fn insert(&mut self, hash: u64, key: &[u8], stored: Stored, now: u64) -> usize {
@@ -241,8 +252,11 @@ impl Shard {
         const LOOK: usize = 8;
         if self.earliest <= now {
             for _ in 0..LOOK.min(self.entries.len()) {
-                self.cursor =
-                    if self.cursor + 1 < self.entries.capacity() { self.cursor + 1 } else { 0 };
+                self.cursor = if self.cursor + 1 < self.entries.capacity() {
+                    self.cursor + 1
+                } else {
+                    0
+                };
                 let cursor = self.cursor;
                 let expired = self.entries.contains(cursor) && !self.is_live(cursor, now);
                 if expired && keep != Some(cursor) {
@@ -286,7 +300,9 @@ impl Shard {
             }
             let index = sweep.position;
             sweep.position += 1;
-            let Some(entry) = self.entries.get(index) else { continue };
+            let Some(entry) = self.entries.get(index) else {
+                continue;
+            };
             if live(entry, self.generation, now) {
                 if entry.expires != 0 {
                     sweep.earliest = sweep.earliest.min(entry.expires);

@@ -17,7 +17,11 @@ fn text(text: &'static str) -> Value {
 }
 
 fn how(mode: Mode, ttl: u64) -> Store {
-    Store { mode, ttl, flags: 0 }
+    Store {
+        mode,
+        ttl,
+        flags: 0,
+    }
 }
 
 fn set(dict: &SharedDict, key: &str, value: Value, ttl: u64) -> Result<bool, DictError> {
@@ -25,20 +29,34 @@ fn set(dict: &SharedDict, key: &str, value: Value, ttl: u64) -> Result<bool, Dic
 }
 
 fn value(dict: &SharedDict, key: &str, now: u64) -> Option<Value> {
-    dict.get(key.as_bytes(), false, now).unwrap().map(|entry| entry.value)
+    dict.get(key.as_bytes(), false, now)
+        .unwrap()
+        .map(|entry| entry.value)
 }
 
 #[test]
 fn values_keep_their_type_and_flags() {
     let dict = SharedDict::new(ROOMY);
-    for stored in
-        [text("x"), text(""), Value::Number(1.5), Value::Boolean(false), Value::Boolean(true)]
-    {
-        let with_flags = Store { mode: Mode::Set, ttl: 0, flags: 7 };
+    for stored in [
+        text("x"),
+        text(""),
+        Value::Number(1.5),
+        Value::Boolean(false),
+        Value::Boolean(true),
+    ] {
+        let with_flags = Store {
+            mode: Mode::Set,
+            ttl: 0,
+            flags: 7,
+        };
         assert_eq!(dict.store(b"k", stored.clone(), with_flags, 0), Ok(false));
         assert_eq!(
             dict.get(b"k", false, 9),
-            Ok(Some(Entry { value: stored, flags: 7, stale: false }))
+            Ok(Some(Entry {
+                value: stored,
+                flags: 7,
+                stale: false
+            }))
         );
     }
 }
@@ -64,7 +82,10 @@ fn nil_deletes_and_cannot_be_added() {
     assert_eq!(set(&dict, "k", Value::Nil, 0), Ok(false));
     assert_eq!(dict.get(b"k", true, 0), Ok(None));
     for mode in [Mode::Add, Mode::SafeAdd, Mode::Replace] {
-        assert_eq!(dict.store(b"k", Value::Nil, how(mode, 0), 0), Err(DictError::BadValue));
+        assert_eq!(
+            dict.store(b"k", Value::Nil, how(mode, 0), 0),
+            Err(DictError::BadValue)
+        );
     }
 }
 
@@ -75,8 +96,14 @@ fn keys_are_checked_everywhere() {
     assert_eq!(dict.get(b"", false, 0), Err(DictError::EmptyKey));
     assert_eq!(dict.get(&long, false, 0), Err(DictError::KeyTooLong));
     assert_eq!(dict.delete(&long), Err(DictError::KeyTooLong));
-    assert_eq!(dict.push(Side::Left, b"", text("v"), 0), Err(DictError::EmptyKey));
-    assert_eq!(dict.store(&long[1..], text("v"), how(Mode::Set, 0), 0), Ok(false));
+    assert_eq!(
+        dict.push(Side::Left, b"", text("v"), 0),
+        Err(DictError::EmptyKey)
+    );
+    assert_eq!(
+        dict.store(&long[1..], text("v"), how(Mode::Set, 0), 0),
+        Ok(false)
+    );
 }
 
 #[test]
@@ -86,7 +113,11 @@ fn stale_values_stay_until_room_is_needed() {
     assert_eq!(dict.get(b"k", false, 5), Ok(None));
     assert_eq!(
         dict.get(b"k", true, 5),
-        Ok(Some(Entry { value: text("v"), flags: 0, stale: true }))
+        Ok(Some(Entry {
+            value: text("v"),
+            flags: 0,
+            stale: true
+        }))
     );
     assert_eq!(dict.flush_expired(0, 5), 1);
     assert_eq!(dict.get(b"k", true, 5), Ok(None));
@@ -97,12 +128,18 @@ fn incr_follows_the_manual() {
     let dict = SharedDict::new(ROOMY);
     assert_eq!(dict.incr(b"n", 1.0, None, 0), Err(DictError::NotFound));
     assert_eq!(dict.incr(b"n", 1.0, Some((10.0, 5)), 0), Ok((11.0, false)));
-    assert_eq!(dict.incr(b"n", -2.5, Some((10.0, 100)), 1), Ok((8.5, false)));
+    assert_eq!(
+        dict.incr(b"n", -2.5, Some((10.0, 100)), 1),
+        Ok((8.5, false))
+    );
     assert_eq!(dict.ttl(b"n", 1), Ok(4));
     assert_eq!(dict.incr(b"n", 1.0, Some((0.0, 0)), 5), Ok((1.0, false)));
     assert_eq!(dict.ttl(b"n", 5), Ok(0));
     set(&dict, "s", text("1"), 0).unwrap();
-    assert_eq!(dict.incr(b"s", 1.0, Some((0.0, 0)), 0), Err(DictError::NotANumber));
+    assert_eq!(
+        dict.incr(b"s", 1.0, Some((0.0, 0)), 0),
+        Err(DictError::NotANumber)
+    );
     dict.push(Side::Left, b"l", text("1"), 0).unwrap();
     assert_eq!(dict.incr(b"l", 1.0, None, 0), Err(DictError::NotANumber));
 }
@@ -121,9 +158,15 @@ fn lists_push_and_pop_at_both_ends() {
     assert_eq!(dict.pop(Side::Right, b"l", 0), Ok(Some(text("b"))));
     assert_eq!(dict.pop(Side::Right, b"l", 0), Ok(None));
     assert_eq!((dict.len(), dict.free_space()), (0, before));
-    assert_eq!(dict.push(Side::Left, b"l", Value::Boolean(true), 0), Err(DictError::BadValue));
+    assert_eq!(
+        dict.push(Side::Left, b"l", Value::Boolean(true), 0),
+        Err(DictError::BadValue)
+    );
     set(&dict, "s", text("x"), 0).unwrap();
-    assert_eq!(dict.push(Side::Left, b"s", text("x"), 0), Err(DictError::NotAList));
+    assert_eq!(
+        dict.push(Side::Left, b"s", text("x"), 0),
+        Err(DictError::NotAList)
+    );
     assert_eq!(dict.pop(Side::Left, b"s", 0), Err(DictError::NotAList));
     assert_eq!(dict.list_len(b"s", 0), Err(DictError::NotAList));
 }
@@ -159,7 +202,10 @@ fn flush_all_expires_but_keeps_the_memory() {
         set(&dict, &format!("k{number}"), text("v"), 0).unwrap();
     }
     dict.flush_all();
-    assert_eq!((value(&dict, "k1", 0), dict.len(), dict.get_keys(0, 0).len()), (None, 100, 0));
+    assert_eq!(
+        (value(&dict, "k1", 0), dict.len(), dict.get_keys(0, 0).len()),
+        (None, 100, 0)
+    );
     set(&dict, "k1", text("w"), 0).unwrap();
     assert_eq!(value(&dict, "k1", 0), Some(text("w")));
     assert_eq!(dict.flush_expired(10, 0), 10);
@@ -187,13 +233,22 @@ fn get_keys_gives_live_keys_up_to_a_number() {
 fn eviction_takes_what_was_not_used_for_longest() {
     let dict = SharedDict::new(3 * (ENTRY_COST + 2));
     let fill = |key| set(&dict, key, text("v"), 0);
-    assert_eq!((fill("a"), fill("b"), fill("c")), (Ok(false), Ok(false), Ok(false)));
+    assert_eq!(
+        (fill("a"), fill("b"), fill("c")),
+        (Ok(false), Ok(false), Ok(false))
+    );
     assert_eq!(value(&dict, "a", 0), Some(text("v")));
     assert_eq!(fill("d"), Ok(true));
     let there = ["a", "b", "c", "d"].map(|key| value(&dict, key, 0).is_some());
     assert_eq!(there, [true, false, true, true]);
-    assert_eq!(dict.store(b"e", text("v"), how(Mode::SafeSet, 0), 0), Err(DictError::NoMemory));
-    assert_eq!(dict.push(Side::Left, b"e", text("v"), 0), Err(DictError::NoMemory));
+    assert_eq!(
+        dict.store(b"e", text("v"), how(Mode::SafeSet, 0), 0),
+        Err(DictError::NoMemory)
+    );
+    assert_eq!(
+        dict.push(Side::Left, b"e", text("v"), 0),
+        Err(DictError::NoMemory)
+    );
     assert_eq!(dict.stats().no_memory, 2);
     assert_eq!(dict.free_space(), 0);
 }
@@ -207,7 +262,10 @@ fn expired_entries_go_first_and_are_not_forcible() {
     assert_eq!(dict.store(b"d", text("v"), how(Mode::Set, 0), 5), Ok(false));
     assert_eq!(value(&dict, "a", 5), Some(text("v")));
     dict.expire(b"c", 1, 5).unwrap();
-    assert_eq!(dict.store(b"e", text("v"), how(Mode::SafeAdd, 0), 6), Ok(false));
+    assert_eq!(
+        dict.store(b"e", text("v"), how(Mode::SafeAdd, 0), 6),
+        Ok(false)
+    );
     assert_eq!(dict.stats().evictions, 0);
 }
 
@@ -229,16 +287,28 @@ fn one_value_may_take_a_dict_of_many_shards() {
     }
     let large = Value::Bytes(Bytes::from(vec![7; (4 << 20) - ENTRY_COST - 5]));
     assert_eq!(set(&dict, "large", large.clone(), 0), Ok(true));
-    assert_eq!((value(&dict, "large", 0), dict.len(), dict.free_space()), (Some(large), 1, 0));
+    assert_eq!(
+        (value(&dict, "large", 0), dict.len(), dict.free_space()),
+        (Some(large), 1, 0)
+    );
     // The entry that is replaced is never its own victim.
-    assert_eq!(dict.store(b"large", text("v"), how(Mode::Replace, 0), 0), Ok(false));
+    assert_eq!(
+        dict.store(b"large", text("v"), how(Mode::Replace, 0), 0),
+        Ok(false)
+    );
 }
 
 #[test]
 fn many_shards_evict_by_the_time_of_use() {
     let dict = SharedDict::new(2 << 20);
     let store = |number: u64| {
-        dict.store(format!("{number:08}").as_bytes(), text("v"), how(Mode::Set, 0), number).unwrap()
+        dict.store(
+            format!("{number:08}").as_bytes(),
+            text("v"),
+            how(Mode::Set, 0),
+            number,
+        )
+        .unwrap()
     };
     let room = (2 << 20) / (ENTRY_COST as u64 + 9);
     for number in 1..=room {
@@ -249,7 +319,10 @@ fn many_shards_evict_by_the_time_of_use() {
     }
     // One entry in, one out: exactly the first thousand are gone, whichever shards they were in.
     for number in 1..=room + 1000 {
-        let is_there = dict.get(format!("{number:08}").as_bytes(), true, number).unwrap().is_some();
+        let is_there = dict
+            .get(format!("{number:08}").as_bytes(), true, number)
+            .unwrap()
+            .is_some();
         assert_eq!(is_there, number > 1000, "{number}");
     }
 }
@@ -279,7 +352,8 @@ fn threads_lose_no_increment_and_no_byte() {
             std::thread::spawn(move || {
                 for step in 0..20_000_u32 {
                     // Used all the time, so never the victim.
-                    dict.incr(b"sum", 1.0, Some((0.0, 0)), u64::from(step)).unwrap();
+                    dict.incr(b"sum", 1.0, Some((0.0, 0)), u64::from(step))
+                        .unwrap();
                     let key = format!("{}", (step * 7 + thread) % 9000);
                     let value = Value::Bytes(Bytes::from(vec![0; (step % 300) as usize]));
                     dict.store(

@@ -110,7 +110,11 @@ fn run_file(path: &Path) -> Vec<String> {
     let config = if file.config.is_empty() && !path.starts_with(root().join("host")) {
         let example = path.parent().and_then(|cases| cases.parent()).unwrap();
         folder.copy_from(example);
-        fs::read_to_string(example.join("phasor.toml")).unwrap()
+        // What an example builds stays in the repository; its copy looks for it there.
+        let up = format!("{}/", root().display());
+        fs::read_to_string(example.join("phasor.toml"))
+            .unwrap()
+            .replace("../../", &up)
     } else {
         file.full_config()
     };

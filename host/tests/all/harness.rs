@@ -130,7 +130,9 @@ pub(crate) fn prepare(config: &str) -> (String, Vec<u16>) {
     let mut renamed = BTreeMap::new();
     for line in listening.find_iter(&text) {
         for found in address.captures_iter(line.as_str()) {
-            let port: u16 = found[1].parse().unwrap();
+            let Ok(port) = found[1].parse::<u16>() else {
+                continue;
+            };
             if !ports.contains(&port) && !renamed.contains_key(&port) {
                 let free = free_port();
                 renamed.insert(port, free);
@@ -140,8 +142,11 @@ pub(crate) fn prepare(config: &str) -> (String, Vec<u16>) {
     }
     // A peer that is one of the file's own listeners moves with it.
     let text = address.replace_all(&text, |found: &Captures<'_>| {
-        let port: u16 = found[1].parse().unwrap();
-        format!("127.0.0.1:{}", renamed.get(&port).unwrap_or(&port))
+        let port = found[1].parse().ok().and_then(|port| renamed.get(&port));
+        match port {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => found[0].to_owned(),
+        }
     });
     let mut text = text.into_owned();
     if ports.is_empty() {

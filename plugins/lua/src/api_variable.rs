@@ -31,7 +31,7 @@ unsafe extern "C-unwind" fn index(l: *mut State) -> c_int {
             b"uri" | b"document_uri" => {
                 let path = split(&job.uri).0;
                 // Only a plain path is the same decoded and normalised.
-                if !path.iter().any(|b| *b == b'%') && !path.windows(2).any(|w| w == b"//" || w == b"/.") {
+                if !path.contains(&b'%') && !path.windows(2).any(|w| w == b"//" || w == b"/.") {
                     ffi::push_bytes(l, path);
                     return 1;
                 }

@@ -4,7 +4,6 @@
 pub(crate) type Phase = u8;
 
 pub(crate) const INIT: Phase = 0;
-pub(crate) const INIT_WORKER: Phase = 1;
 pub(crate) const SERVER_REWRITE: Phase = 5;
 pub(crate) const SET: Phase = 6;
 pub(crate) const REWRITE: Phase = 7;

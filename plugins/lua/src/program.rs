@@ -8,8 +8,6 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 struct Document {
     #[serde(default)]
-    plugin: String,
-    #[serde(default)]
     config: Option<Config>,
     #[serde(default)]
     root: String,
@@ -17,8 +15,6 @@ struct Document {
     seed: Option<f64>,
     #[serde(default)]
     limits: Limits,
-    #[serde(default)]
-    shared: Vec<String>,
     handlers: Vec<RawHandler>,
     #[serde(default)]
     init: Vec<u16>,
@@ -91,12 +87,10 @@ pub(crate) struct Segment {
 
 /// The document as meant.
 pub(crate) struct Program {
-    pub(crate) plugin: String,
     pub(crate) config: Config,
     pub(crate) root: String,
     pub(crate) seed: u32,
     pub(crate) limits: Limits,
-    pub(crate) shared: Vec<String>,
     pub(crate) handlers: Vec<Handler>,
     pub(crate) init: Vec<u16>,
     pub(crate) segments: Vec<Segment>,
@@ -122,12 +116,10 @@ impl Program {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "any 32 bits do as a seed")]
         let seed = d.seed.unwrap_or(0.0) as u64 as u32;
         let program = Self {
-            plugin: d.plugin,
             config: d.config.unwrap_or_default(),
             root: d.root,
             seed,
             limits: d.limits,
-            shared: d.shared,
             handlers,
             init: d.init,
             segments: d.segments,

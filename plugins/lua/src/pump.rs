@@ -222,7 +222,7 @@ unsafe fn ended(task: &mut Task, progress: Progress) {
             }
             Kind::Call => call_ended(task, progress),
             Kind::Timer => timer::ended(task, progress),
-            Kind::Filter | Kind::Thread => task.give_back(),
+            Kind::Filter => task.give_back(),
         }
     }
 }

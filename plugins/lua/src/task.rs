@@ -24,8 +24,6 @@ pub(crate) enum Kind {
     Call,
     /// A timer's callback.
     Timer,
-    /// A light thread (`ngx.thread.spawn`).
-    Thread,
 }
 
 /// How far a task came.
@@ -253,7 +251,7 @@ impl Task {
                 let slot = FIRST + c_int::from(self.handler);
                 let handlers = c_int::try_from(vm.program.handlers.len()).unwrap_or(0);
                 ffi::lua_settop(t, GLOBALS + handlers);
-                let plain = !matches!(self.kind, Kind::Timer | Kind::Thread);
+                let plain = self.kind != Kind::Timer;
                 if vm.free_tasks.len() >= POOL {
                     self.abandon();
                 } else if !plain || ffi::phasor_clean(t, GLOBALS, slot, vm.globals_metatable) == 0 {

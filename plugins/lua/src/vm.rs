@@ -11,7 +11,6 @@ use crate::phase::{self, Phase};
 use crate::program::Program;
 use crate::task::Task;
 use crate::wait::Waits;
-use std::collections::VecDeque;
 use std::ffi::c_void;
 
 /// Everything that the plugin keeps.
@@ -24,8 +23,6 @@ pub(crate) struct Vm {
     /// By task number.
     pub(crate) tasks: Vec<*mut Task>,
     pub(crate) free_tasks: Vec<u32>,
-    /// Tasks that can go on.
-    pub(crate) ready: VecDeque<u32>,
     pub(crate) waits: Waits,
     /// Records for the host.
     pub(crate) records: Vec<u8>,
@@ -83,7 +80,6 @@ impl Vm {
             jobs: Vec::new(),
             tasks: Vec::new(),
             free_tasks: Vec::new(),
-            ready: VecDeque::new(),
             waits: Waits::default(),
             records: Vec::with_capacity(4096),
             task: NONE,

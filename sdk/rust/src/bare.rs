@@ -5,7 +5,8 @@
 
 /// Makes a plugin without `std` complete. At the top of the crate stands
 /// `#![cfg_attr(target_arch = "wasm32", no_std)]`, then `phasor_plugin::bare!();`. A panic writes
-/// its message to the error log and traps.
+/// its message to the error log and traps. The SDK must be taken with `default-features = false`, and no
+/// other crate of the build may ask for its feature `config`, which brings `std` back.
 #[macro_export]
 macro_rules! bare {
     () => {

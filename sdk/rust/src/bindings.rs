@@ -2,8 +2,6 @@
 //! generated. Nothing here is public but through the modules that wrap it.
 #![expect(
     missing_docs,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
     reason = "generated code; the documentation stands in wit/"
 )]
 

@@ -1,11 +1,6 @@
 //! The glue that makes a phase an export, one small world per phase: a component must export the
 //! phases that its plugin serves and no other, so each has its own export macro, which the
 //! attribute of that phase calls in the plugin's crate.
-#![expect(
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code; the documentation stands in wit/"
-)]
 
 pub use alloc::string::String;
 

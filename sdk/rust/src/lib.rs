@@ -25,7 +25,7 @@
 //! (a sleep, a body to read) suspends the handler and nothing else: the worker serves on.
 //!
 //! A plugin that needs no `std` can leave it out, see [`bare!`]: its component then imports nothing
-//! but host functions, and is a third as long.
+//! but host functions, and is half as long.
 #![no_std]
 
 extern crate alloc;

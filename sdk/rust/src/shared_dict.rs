@@ -171,6 +171,10 @@ impl Dict {
         self.store(Mode::Add, key, value, None, 0).map(drop)
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the contract's `store` has as many"
+    )]
     /// Stores in any way. True when other live entries were evicted.
     pub fn store(
         &self,
@@ -181,7 +185,8 @@ impl Dict {
         flags: u32,
     ) -> Result<bool, DictError> {
         let value = value.into();
-        self.0.store(mode, key.as_ref(), value.as_param(), millis(ttl), flags)
+        self.0
+            .store(mode, key.as_ref(), value.as_param(), millis(ttl), flags)
     }
 
     /// Adds to a number; `init` stands for an absent one. Gives the new number.
@@ -191,7 +196,9 @@ impl Dict {
         by: f64,
         init: Option<f64>,
     ) -> Result<f64, DictError> {
-        self.0.incr(key.as_ref(), by, init, 0).map(|(number, _)| number)
+        self.0
+            .incr(key.as_ref(), by, init, 0)
+            .map(|(number, _)| number)
     }
 
     /// `incr` of a number that, when it was absent, lives for a time: a counter per window.
@@ -203,7 +210,9 @@ impl Dict {
         ttl: Duration,
     ) -> Result<f64, DictError> {
         let ttl = millis(Some(ttl));
-        self.0.incr(key.as_ref(), by, Some(init), ttl).map(|(number, _)| number)
+        self.0
+            .incr(key.as_ref(), by, Some(init), ttl)
+            .map(|(number, _)| number)
     }
 
     /// Takes an entry away.

@@ -15,7 +15,10 @@ fn note(phase: &str, context: &mut Context) -> String {
     let mut notes = String::from_utf8_lossy(&notes).into_owned();
     let now = time::monotonic().as_micros();
     // The first line's time is the beginning, from which the others are counted.
-    let first = notes.lines().next().and_then(|line| line.split('@').nth(1)?.trim().parse().ok());
+    let first = notes
+        .lines()
+        .next()
+        .and_then(|line| line.split('@').nth(1)?.trim().parse().ok());
     let passed = now.saturating_sub(first.unwrap_or(now));
     if writeln!(notes, "{phase:<14} +{passed:>5} us  @ {now}").is_err() {
         return notes;
@@ -28,14 +31,20 @@ fn note(phase: &str, context: &mut Context) -> String {
 fn rewrite(request: &mut Request, context: &mut Context) -> Result<(), String> {
     note("rewrite", context);
     // What a rewrite is for: the handlers after this one see the header.
-    request.set_header("x-seen-by", "rewrite").map_err(|error| error.to_string())
+    request
+        .set_header("x-seen-by", "rewrite")
+        .map_err(|error| error.to_string())
 }
 
 #[phasor_plugin::access]
 fn access(variables: &Variables, context: &mut Context) -> Option<Answer> {
     note("access", context);
     let refused = variables.get("arg_deny").is_some();
-    refused.then(|| Answer::new(403).content_type("text/plain").body("not for you\n"))
+    refused.then(|| {
+        Answer::new(403)
+            .content_type("text/plain")
+            .body("not for you\n")
+    })
 }
 
 #[phasor_plugin::precontent]
@@ -54,13 +63,21 @@ fn content(context: &mut Context) -> Answer {
 #[phasor_plugin::header_filter]
 fn header_filter(response: &mut Response, context: &mut Context) -> Result<(), String> {
     let notes = note("header_filter", context);
-    let names: Vec<&str> = notes.lines().filter_map(|line| line.split(' ').next()).collect();
-    response.set_header("x-phases", names.join(" ")).map_err(|error| error.to_string())
+    let names: Vec<&str> = notes
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    response
+        .set_header("x-phases", names.join(" "))
+        .map_err(|error| error.to_string())
 }
 
 #[phasor_plugin::log]
 fn log(context: &mut Context) {
     let notes = note("log", context);
-    let names: Vec<&str> = notes.lines().filter_map(|line| line.split(' ').next()).collect();
+    let names: Vec<&str> = notes
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
     notice!("phases: {}", names.join(" "));
 }

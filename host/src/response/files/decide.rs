@@ -16,8 +16,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::range::{Asked, ByteRange, parse};
 
 /// The headers of a request that the answer depends on.
-const CONDITIONS: [HeaderName; 6] =
-    [IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE];
+const CONDITIONS: [HeaderName; 6] = [
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
+    RANGE,
+];
 
 /// What the answer depends on of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +36,14 @@ pub struct Metadata {
 
 impl Metadata {
     pub(super) fn of(metadata: &std::fs::Metadata) -> Self {
-        let modified =
-            metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Self { size: metadata.len(), modified: modified.map_or(0, |since| since.as_secs()) }
+        let modified = metadata
+            .modified()
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Self {
+            size: metadata.len(),
+            modified: modified.map_or(0, |since| since.as_secs()),
+        }
     }
 
     /// The entity tag in nginx's form: time and size in hexadecimal.
@@ -104,7 +115,11 @@ pub fn decide(method: &Method, request: &HeaderMap, file: &Metadata, content_typ
         if status == 412 {
             headers.clear();
         }
-        return Answer { status, headers, pieces: Vec::new() };
+        return Answer {
+            status,
+            headers,
+            pieces: Vec::new(),
+        };
     }
     let asked = match request.get(RANGE) {
         Some(range) if method == Method::GET && range_is_current(request, file, &etag) => {
@@ -113,28 +128,63 @@ pub fn decide(method: &Method, request: &HeaderMap, file: &Metadata, content_typ
         Some(_) | None => Asked::Whole,
     };
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    let (status, pieces) = match asked {
-        Asked::Nothing => {
-            let mut headers = HeaderMap::new();
-            insert(&mut headers, CONTENT_RANGE, &format!("bytes */{}", file.size));
-            return Answer { status: 416, headers, pieces: Vec::new() };
-        }
+    let Some((status, pieces)) = pieces(asked, &mut headers, file.size, content_type) else {
+        let mut headers = HeaderMap::new();
+        let size = format!("bytes */{}", file.size);
+        insert(&mut headers, CONTENT_RANGE, &size);
+        return Answer {
+            status: 416,
+            headers,
+            pieces: Vec::new(),
+        };
+    };
+    headers.insert(
+        CONTENT_LENGTH,
+        pieces.iter().map(Piece::len).sum::<u64>().into(),
+    );
+    Answer {
+        status,
+        headers,
+        pieces: if method == Method::HEAD {
+            Vec::new()
+        } else {
+            pieces
+        },
+    }
+}
+
+/// The status and the pieces that were asked for, and the headers that describe them; `None` when the
+/// file has nothing of that.
+fn pieces(
+    asked: Asked,
+    headers: &mut HeaderMap,
+    size: u64,
+    content_type: &str,
+) -> Option<(u16, Vec<Piece>)> {
+    match asked {
+        Asked::Nothing => None,
         Asked::Whole => {
-            insert(&mut headers, CONTENT_TYPE, content_type);
-            let whole = Piece::Range { start: 0, length: file.size };
-            (200, if file.size == 0 { Vec::new() } else { vec![whole] })
+            insert(headers, CONTENT_TYPE, content_type);
+            let whole = Piece::Range {
+                start: 0,
+                length: size,
+            };
+            let pieces = if size == 0 { Vec::new() } else { vec![whole] };
+            Some((200, pieces))
         }
         Asked::Parts(parts) => match parts.as_slice() {
             [part] => {
-                insert(&mut headers, CONTENT_TYPE, content_type);
-                insert(&mut headers, CONTENT_RANGE, &content_range(*part, file.size));
-                (206, vec![Piece::Range { start: part.start, length: part.length }])
+                insert(headers, CONTENT_TYPE, content_type);
+                insert(headers, CONTENT_RANGE, &content_range(*part, size));
+                let piece = Piece::Range {
+                    start: part.start,
+                    length: part.length,
+                };
+                Some((206, vec![piece]))
             }
-            parts => (206, multipart(&mut headers, parts, file.size, content_type)),
+            parts => Some((206, multipart(headers, parts, size, content_type))),
         },
-    };
-    headers.insert(CONTENT_LENGTH, pieces.iter().map(Piece::len).sum::<u64>().into());
-    Answer { status, headers, pieces: if method == Method::HEAD { Vec::new() } else { pieces } }
+    }
 }
 
 /// The status of the first condition that fails, in RFC 9110's order.
@@ -149,14 +199,20 @@ fn failed_condition(request: &HeaderMap, file: &Metadata, etag: &str) -> Option<
     if request.contains_key(IF_NONE_MATCH) {
         return matches_any(request, &IF_NONE_MATCH, etag, true).then_some(304);
     }
-    date(request, &IF_MODIFIED_SINCE).is_some_and(|since| file.modified <= since).then_some(304)
+    date(request, &IF_MODIFIED_SINCE)
+        .is_some_and(|since| file.modified <= since)
+        .then_some(304)
 }
 
 /// Whether the file's tag stands in a list of tags. `weak`: a weak tag is as good as a strong one.
 fn matches_any(request: &HeaderMap, name: &HeaderName, etag: &str, weak: bool) -> bool {
     let is_ours = |tag: &[u8]| {
         let tag = tag.trim_ascii();
-        let tag = if weak { tag.strip_prefix(b"W/").unwrap_or(tag) } else { tag };
+        let tag = if weak {
+            tag.strip_prefix(b"W/").unwrap_or(tag)
+        } else {
+            tag
+        };
         // Ours has no comma in it, so that one inside another's quotes does no harm.
         tag == b"*" || tag == etag.as_bytes()
     };
@@ -180,11 +236,17 @@ fn range_is_current(request: &HeaderMap, file: &Metadata, etag: &str) -> bool {
 /// A header's date in seconds since the epoch; one that cannot be read is as good as none.
 fn date(request: &HeaderMap, name: &HeaderName) -> Option<u64> {
     let time = httpdate::parse_http_date(request.get(name)?.to_str().ok()?).ok()?;
-    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+    time.duration_since(UNIX_EPOCH)
+        .ok()
+        .map(|since| since.as_secs())
 }
 
 fn content_range(part: ByteRange, size: u64) -> String {
-    format!("bytes {}-{}/{size}", part.start, part.start + part.length - 1)
+    format!(
+        "bytes {}-{}/{size}",
+        part.start,
+        part.start + part.length - 1
+    )
 }
 
 fn multipart(
@@ -194,7 +256,11 @@ fn multipart(
     content_type: &str,
 ) -> Vec<Piece> {
     let boundary = boundary();
-    insert(headers, CONTENT_TYPE, &format!("multipart/byteranges; boundary={boundary}"));
+    insert(
+        headers,
+        CONTENT_TYPE,
+        &format!("multipart/byteranges; boundary={boundary}"),
+    );
     let mut pieces = Vec::with_capacity(parts.len() * 2 + 1);
     for &part in parts {
         let range = content_range(part, size);
@@ -202,7 +268,10 @@ fn multipart(
             "\r\n--{boundary}\r\nContent-Type: {content_type}\r\nContent-Range: {range}\r\n\r\n"
         );
         pieces.push(Piece::Text(Bytes::from(head)));
-        pieces.push(Piece::Range { start: part.start, length: part.length });
+        pieces.push(Piece::Range {
+            start: part.start,
+            length: part.length,
+        });
     }
     pieces.push(Piece::Text(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
     pieces
@@ -212,7 +281,10 @@ fn multipart(
 fn boundary() -> String {
     static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{:020}", SEED.hash_one(COUNT.fetch_add(1, Ordering::Relaxed)))
+    format!(
+        "{:020}",
+        SEED.hash_one(COUNT.fetch_add(1, Ordering::Relaxed))
+    )
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {

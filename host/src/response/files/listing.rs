@@ -25,17 +25,29 @@ pub(super) fn page(folder: &Path, uri: &[u8]) -> io::Result<Vec<u8>> {
         let entry = entry?;
         let name = entry.file_name().as_bytes().to_vec();
         // What a link leads to is not asked: it may lie outside, and opening it will tell.
-        let Ok(metadata) = entry.metadata() else { continue };
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
         if name.starts_with(b".") {
             continue;
         }
-        let modified =
-            metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = metadata
+            .modified()
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let modified = modified.map_or(0, |since| since.as_secs());
-        rows.push(Row { name, is_folder: metadata.is_dir(), size: metadata.len(), modified });
+        rows.push(Row {
+            name,
+            is_folder: metadata.is_dir(),
+            size: metadata.len(),
+            modified,
+        });
     }
     rows.sort_by(|left, right| {
-        right.is_folder.cmp(&left.is_folder).then_with(|| left.name.cmp(&right.name))
+        right
+            .is_folder
+            .cmp(&left.is_folder)
+            .then_with(|| left.name.cmp(&right.name))
     });
     let title = escape(uri);
     let mut page = format!(
@@ -62,7 +74,11 @@ fn push_row(page: &mut String, row: &Row) {
     let time = civil(row.modified);
     let (year, month, day, hour, minute) =
         (time.year, time.month, time.day, time.hour, time.minute);
-    let size = if row.is_folder { "-".to_owned() } else { row.size.to_string() };
+    let size = if row.is_folder {
+        "-".to_owned()
+    } else {
+        row.size.to_string()
+    };
     page.push_str(&format!(
         "<a href=\"{link}{slash}\">{shown}{slash}</a>{gap}{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} {size:>19}\r\n"
     ));
@@ -70,5 +86,8 @@ fn push_row(page: &mut String, row: &Row) {
 
 fn escape(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

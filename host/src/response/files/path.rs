@@ -35,9 +35,14 @@ pub(super) struct Relative {
 /// Decodes `%XX`; `None` when a percent sign is followed by anything else, or a zero byte comes out.
 #[must_use]
 pub fn decode_path(raw: &[u8]) -> Option<Vec<u8>> {
-    let well_formed = raw.iter().enumerate().filter(|&(_, &byte)| byte == b'%').all(|(at, _)| {
-        raw.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    });
+    let well_formed = raw
+        .iter()
+        .enumerate()
+        .filter(|&(_, &byte)| byte == b'%')
+        .all(|(at, _)| {
+            raw.get(at + 1..at + 3)
+                .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        });
     let decoded: Vec<u8> = well_formed.then(|| percent_decode(raw).collect())?;
     (!decoded.contains(&0)).then_some(decoded)
 }

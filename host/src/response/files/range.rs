@@ -24,7 +24,10 @@ pub(super) enum Asked {
 /// Reads the header for a file of `size` bytes.
 pub(super) fn parse(header: &[u8], size: u64) -> Asked {
     let header = header.trim_ascii();
-    if !header.get(..6).is_some_and(|unit| unit.eq_ignore_ascii_case(b"bytes=")) {
+    if !header
+        .get(..6)
+        .is_some_and(|unit| unit.eq_ignore_ascii_case(b"bytes="))
+    {
         return Asked::Whole;
     }
     let mut parts = Vec::new();
@@ -34,7 +37,9 @@ pub(super) fn parse(header: &[u8], size: u64) -> Asked {
         if spec.is_empty() {
             continue;
         }
-        let Some(found) = one(spec, size) else { return Asked::Nothing };
+        let Some(found) = one(spec, size) else {
+            return Asked::Nothing;
+        };
         if let Some(part) = found {
             total = total.saturating_add(part.length);
             parts.push(part);
@@ -55,10 +60,17 @@ fn one(spec: &[u8], size: u64) -> Option<Option<ByteRange>> {
     let (first, last) = (spec[..at].trim_ascii(), spec[at + 1..].trim_ascii());
     if first.is_empty() {
         let length = number(last)?.min(size);
-        return Some((length != 0).then_some(ByteRange { start: size - length, length }));
+        return Some((length != 0).then_some(ByteRange {
+            start: size - length,
+            length,
+        }));
     }
     let start = number(first)?;
-    let end = if last.is_empty() { u64::MAX } else { number(last)? };
+    let end = if last.is_empty() {
+        u64::MAX
+    } else {
+        number(last)?
+    };
     if end < start {
         return None;
     }
@@ -66,7 +78,10 @@ fn one(spec: &[u8], size: u64) -> Option<Option<ByteRange>> {
         return Some(None);
     }
     let end = end.min(size - 1);
-    Some(Some(ByteRange { start, length: end - start + 1 }))
+    Some(Some(ByteRange {
+        start,
+        length: end - start + 1,
+    }))
 }
 
 /// Decimal digits; one that is too large for the type is larger than any file.
@@ -74,7 +89,9 @@ fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let push =
-        |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    let push = |sum: u64, digit: &u8| {
+        sum.saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    };
     Some(digits.iter().fold(0, push))
 }

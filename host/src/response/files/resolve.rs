@@ -10,14 +10,23 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Not to wait for a pipe's writer, and not to hand the file to child processes.
-const FLAGS: OFlags =
-    OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC).union(OFlags::NOCTTY);
+const FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOCTTY);
 
 /// Opens what is at `relative` below `root`, file or folder. `root` has no symbolic links in it.
 pub(super) fn open(root: &Path, relative: &Path) -> io::Result<(File, Metadata)> {
-    let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
-    let folder =
-        rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let relative = if relative.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        relative
+    };
+    let folder = rustix::fs::open(
+        root,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let file = match rustix::fs::openat2(&folder, relative, FLAGS, Mode::empty(), beneath) {
         Ok(file) => File::from(file),

@@ -11,13 +11,19 @@ use super::path::relative;
 use super::range::{Asked, ByteRange, parse};
 use super::{Answer, Body, Metadata, Outcome, Piece, READ_BYTES, Root, decide, decode_path, open};
 
-const FILE: Metadata = Metadata { size: 1000, modified: 1_795_467_600 };
+const FILE: Metadata = Metadata {
+    size: 1000,
+    modified: 1_795_467_600,
+};
 const DATE: &str = "Mon, 23 Nov 2026 21:00:00 GMT";
 const EARLIER: &str = "Mon, 23 Nov 2026 20:59:59 GMT";
 
 fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
     let pair = |&(name, value): &(&'static str, &str)| {
-        (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        (
+            HeaderName::from_static(name),
+            HeaderValue::from_str(value).unwrap(),
+        )
     };
     list.iter().map(pair).collect()
 }
@@ -31,7 +37,13 @@ fn a_plain_request_gets_the_whole() {
     let answer = ask(&[]);
     assert_eq!(
         (answer.status, answer.pieces),
-        (200, vec![Piece::Range { start: 0, length: 1000 }])
+        (
+            200,
+            vec![Piece::Range {
+                start: 0,
+                length: 1000
+            }]
+        )
     );
     let expected = headers(&[
         ("last-modified", DATE),
@@ -42,7 +54,10 @@ fn a_plain_request_gets_the_whole() {
     ]);
     assert_eq!(answer.headers, expected);
     let head = decide(&Method::HEAD, &HeaderMap::new(), &FILE, "text/plain");
-    assert_eq!((head.status, head.headers, head.pieces), (200, expected, vec![]));
+    assert_eq!(
+        (head.status, head.headers, head.pieces),
+        (200, expected, vec![])
+    );
 }
 
 #[test]
@@ -55,7 +70,10 @@ fn conditions_are_weighed_in_the_order_of_the_rfc() {
         (&[("if-none-match", &weak)], 304),
         (&[("if-none-match", "*")], 304),
         (&[("if-none-match", "\"x\"")], 200),
-        (&[("if-none-match", "\"x\""), ("if-modified-since", DATE)], 200),
+        (
+            &[("if-none-match", "\"x\""), ("if-modified-since", DATE)],
+            200,
+        ),
         (&[("if-modified-since", DATE)], 304),
         (&[("if-modified-since", EARLIER)], 200),
         (&[("if-modified-since", "yesterday")], 200),
@@ -65,7 +83,10 @@ fn conditions_are_weighed_in_the_order_of_the_rfc() {
         (&[("if-match", "\"x\"")], 412),
         (&[("if-match", &tag), ("if-unmodified-since", EARLIER)], 200),
         (&[("if-unmodified-since", EARLIER)], 412),
-        (&[("if-unmodified-since", DATE), ("if-none-match", &tag)], 304),
+        (
+            &[("if-unmodified-since", DATE), ("if-none-match", &tag)],
+            304,
+        ),
         (&[("range", "bytes=0-0"), ("if-none-match", &tag)], 304),
         (&[("range", "bytes=0-0"), ("if-range", &tag)], 206),
         (&[("range", "bytes=0-0"), ("if-range", DATE)], 206),
@@ -76,7 +97,11 @@ fn conditions_are_weighed_in_the_order_of_the_rfc() {
     for (request, status) in cases {
         assert_eq!(ask(request).status, *status, "{request:?}");
     }
-    assert!(!ask(&[("if-none-match", &tag)]).headers.contains_key("content-length"));
+    assert!(
+        !ask(&[("if-none-match", &tag)])
+            .headers
+            .contains_key("content-length")
+    );
     assert_eq!(
         ask(&[("range", "bytes=5000-")]).headers,
         headers(&[("content-range", "bytes */1000")])
@@ -100,17 +125,28 @@ fn ranges_have_many_forms() {
         ("bytes=4", Asked::Nothing),
         ("bytes=", Asked::Nothing),
         ("lines=1-2", Asked::Whole),
-        ("bytes=0-0, 5-6 ,,-1", Asked::Parts(vec![part(0, 1), part(5, 2), part(999, 1)])),
+        (
+            "bytes=0-0, 5-6 ,,-1",
+            Asked::Parts(vec![part(0, 1), part(5, 2), part(999, 1)]),
+        ),
         ("bytes=0-0,5000-", Asked::Parts(vec![part(0, 1)])),
         ("bytes=0-,0-", Asked::Whole),
-        ("bytes=0-99999999999999999999999999", Asked::Parts(vec![part(0, 1000)])),
+        (
+            "bytes=0-99999999999999999999999999",
+            Asked::Parts(vec![part(0, 1000)]),
+        ),
     ];
     for (header, asked) in cases {
         assert_eq!(parse(header.as_bytes(), 1000), *asked, "{header}");
     }
     assert_eq!(parse(b"bytes=0-", 0), Asked::Nothing);
-    let many =
-        format!("bytes={}", (0..65).map(|at| format!("{at}-{at}")).collect::<Vec<_>>().join(","));
+    let many = format!(
+        "bytes={}",
+        (0..65)
+            .map(|at| format!("{at}-{at}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    );
     assert_eq!(parse(many.as_bytes(), 1000), Asked::Whole);
 }
 
@@ -118,7 +154,9 @@ fn ranges_have_many_forms() {
 fn several_ranges_are_one_multipart_body() {
     let answer = ask(&[("range", "bytes=0-1,998-")]);
     let kind = answer.headers["content-type"].to_str().unwrap();
-    let boundary = kind.strip_prefix("multipart/byteranges; boundary=").unwrap();
+    let boundary = kind
+        .strip_prefix("multipart/byteranges; boundary=")
+        .unwrap();
     let text = |text: String| Piece::Text(Bytes::from(text));
     let head = |range: &str| {
         text(format!(
@@ -127,9 +165,15 @@ fn several_ranges_are_one_multipart_body() {
     };
     let expected = vec![
         head("0-1"),
-        Piece::Range { start: 0, length: 2 },
+        Piece::Range {
+            start: 0,
+            length: 2,
+        },
         head("998-999"),
-        Piece::Range { start: 998, length: 2 },
+        Piece::Range {
+            start: 998,
+            length: 2,
+        },
         text(format!("\r\n--{boundary}--\r\n")),
     ];
     let length: u64 = expected.iter().map(Piece::len).sum();
@@ -152,7 +196,11 @@ fn paths_never_lead_out() {
     ];
     for (decoded, expected) in cases {
         let found = relative(decoded.as_bytes()).map(|found| (found.path, found.is_folder));
-        assert_eq!(found, expected.map(|(path, is_folder)| (path.into(), is_folder)), "{decoded}");
+        assert_eq!(
+            found,
+            expected.map(|(path, is_folder)| (path.into(), is_folder)),
+            "{decoded}"
+        );
     }
     assert_eq!(decode_path(b"/a%20b%2f"), Some(b"/a b/".to_vec()));
     for bad in ["%", "%2", "%zz", "/%00", "/a%"] {
@@ -167,8 +215,11 @@ fn site() -> (TempDir, Root) {
     fs::write(www.join("index.html"), "home").unwrap();
     fs::write(www.join("docs/a b.txt"), "text").unwrap();
     fs::write(www.join("docs/zero"), "").unwrap();
-    fs::write(www.join("large.bin"), (0..200_000).map(|at| (at % 251) as u8).collect::<Vec<_>>())
-        .unwrap();
+    fs::write(
+        www.join("large.bin"),
+        (0..200_000).map(|at| (at % 251) as u8).collect::<Vec<_>>(),
+    )
+    .unwrap();
     fs::write(folder.path().join("secret"), "secret").unwrap();
     symlink("../secret", www.join("out")).unwrap();
     symlink("/etc", www.join("etc")).unwrap();
@@ -233,7 +284,10 @@ async fn paths_have_the_status_of_nginx() {
     assert_eq!(get(&root, &long).await.status, 404);
     assert_eq!(get(&root, "//docs").await.headers["location"], "/docs/");
     let post = open(&root, b"/", &Method::POST, &HeaderMap::new()).await;
-    assert_eq!((post.status, post.headers["allow"].to_str().unwrap()), (405, "GET, HEAD"));
+    assert_eq!(
+        (post.status, post.headers["allow"].to_str().unwrap()),
+        (405, "GET, HEAD")
+    );
 }
 
 #[tokio::test]
@@ -249,7 +303,10 @@ async fn contents_come_in_pieces() {
     let part = headers(&[("range", "bytes=65530-150000")]);
     let part = open(&root, b"/large.bin", &Method::GET, &part).await;
     assert_eq!(part.headers["content-range"], "bytes 65530-150000/200000");
-    assert_eq!((part.status, text(part).await), (206, large[65530..=150_000].to_vec()));
+    assert_eq!(
+        (part.status, text(part).await),
+        (206, large[65530..=150_000].to_vec())
+    );
     let head = open(&root, b"/large.bin", &Method::HEAD, &HeaderMap::new()).await;
     assert_eq!(head.headers["content-length"], "200000");
     assert!(matches!(head.body, Body::Empty));
@@ -260,9 +317,14 @@ async fn a_file_that_shrinks_is_an_error_not_a_short_answer() {
     let (folder, root) = site();
     let outcome = get(&root, "/large.bin").await;
     fs::write(folder.path().join("www/large.bin"), "short").unwrap();
-    let Body::File(mut file) = outcome.body else { panic!("no file") };
+    let Body::File(mut file) = outcome.body else {
+        panic!("no file")
+    };
     assert_eq!(file.next().await.unwrap().unwrap().len(), READ_BYTES);
-    assert_eq!(file.next().await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    assert_eq!(
+        file.next().await.unwrap_err().kind(),
+        std::io::ErrorKind::UnexpectedEof
+    );
 }
 
 #[tokio::test]
@@ -270,10 +332,15 @@ async fn folders_redirect_and_may_be_listed() {
     let (folder, _) = site();
     fs::write(folder.path().join("www/docs/<b>&.txt"), "").unwrap();
     fs::write(folder.path().join("www/docs/.hidden"), "").unwrap();
-    let root = Root::new(&folder.path().join("www"), Vec::new(), true).unwrap().below(b"/static/");
+    let root = Root::new(&folder.path().join("www"), Vec::new(), true)
+        .unwrap()
+        .below(b"/static/");
     let redirect = get(&root, "/static/docs?x=1").await;
     assert_eq!(
-        (redirect.status, redirect.headers["location"].to_str().unwrap()),
+        (
+            redirect.status,
+            redirect.headers["location"].to_str().unwrap()
+        ),
         (301, "/static/docs/?x=1")
     );
     let doubled = get(&root, "/static//docs").await;

@@ -36,7 +36,13 @@ fn operations() -> impl Strategy<Value = Operation> {
             (0..40_usize).prop_map(|length| Value::Bytes(Bytes::from(vec![b'x'; length]))),
         ]
     };
-    let modes = [Mode::Set, Mode::SafeSet, Mode::Add, Mode::SafeAdd, Mode::Replace];
+    let modes = [
+        Mode::Set,
+        Mode::SafeSet,
+        Mode::Add,
+        Mode::SafeAdd,
+        Mode::Replace,
+    ];
     let mode = (0..5_usize).prop_map(move |index| modes[index]);
     let init = prop_oneof![Just(None), ttl.clone().prop_map(|ttl| Some((1.0, ttl)))];
     prop_oneof![
@@ -76,15 +82,26 @@ struct Model {
 
 impl Model {
     fn live(&mut self, key: &[u8], now: u64) -> Option<&mut Row> {
-        self.rows.get_mut(key).filter(|row| row.expires.is_none_or(|at| at > now))
+        self.rows
+            .get_mut(key)
+            .filter(|row| row.expires.is_none_or(|at| at > now))
     }
 
     fn get(&mut self, key: &[u8], with_stale: bool, now: u64) -> Result<Option<Entry>, DictError> {
         let stale = self.live(key, now).is_none();
-        match self.rows.get(key).filter(|_| with_stale || !stale).map(|row| &row.held) {
+        match self
+            .rows
+            .get(key)
+            .filter(|_| with_stale || !stale)
+            .map(|row| &row.held)
+        {
             None => Ok(None),
             Some(Held::List(_)) => Err(DictError::IsAList),
-            Some(Held::Plain(value)) => Ok(Some(Entry { value: value.clone(), flags: 0, stale })),
+            Some(Held::Plain(value)) => Ok(Some(Entry {
+                value: value.clone(),
+                flags: 0,
+                stale,
+            })),
         }
     }
 
@@ -102,7 +119,13 @@ impl Model {
             self.rows.remove(key);
         } else {
             let expires = (how.ttl != 0).then_some(now + how.ttl);
-            self.rows.insert(key.to_vec(), Row { held: Held::Plain(value), expires });
+            self.rows.insert(
+                key.to_vec(),
+                Row {
+                    held: Held::Plain(value),
+                    expires,
+                },
+            );
         }
         Ok(false)
     }
@@ -121,7 +144,11 @@ impl Model {
             Some(_) => Err(DictError::NotANumber),
             None => {
                 let (first, ttl) = init.ok_or(DictError::NotFound)?;
-                let how = Store { mode: Mode::Set, ttl, flags: 0 };
+                let how = Store {
+                    mode: Mode::Set,
+                    ttl,
+                    flags: 0,
+                };
                 self.store(key, Value::Number(first + 1.0), how, now)?;
                 Ok((first + 1.0, false))
             }
@@ -141,8 +168,13 @@ impl Model {
             return Err(DictError::BadValue);
         }
         if self.list(key, now)?.is_none() {
-            self.rows
-                .insert(key.to_vec(), Row { held: Held::List(VecDeque::new()), expires: None });
+            self.rows.insert(
+                key.to_vec(),
+                Row {
+                    held: Held::List(VecDeque::new()),
+                    expires: None,
+                },
+            );
         }
         let list = self.list(key, now)?.unwrap();
         match side {
@@ -153,8 +185,14 @@ impl Model {
     }
 
     fn pop(&mut self, side: Side, key: &[u8], now: u64) -> Result<Option<Value>, DictError> {
-        let Some(list) = self.list(key, now)? else { return Ok(None) };
-        let value = if side == Side::Left { list.pop_front() } else { list.pop_back() };
+        let Some(list) = self.list(key, now)? else {
+            return Ok(None);
+        };
+        let value = if side == Side::Left {
+            list.pop_front()
+        } else {
+            list.pop_back()
+        };
         if list.is_empty() {
             self.rows.remove(key);
         }
@@ -163,7 +201,8 @@ impl Model {
 
     fn flush_expired(&mut self, now: u64) -> usize {
         let before = self.rows.len();
-        self.rows.retain(|_, row| row.expires.is_none_or(|at| at > now));
+        self.rows
+            .retain(|_, row| row.expires.is_none_or(|at| at > now));
         before - self.rows.len()
     }
 }
@@ -173,17 +212,27 @@ fn compare(dict: &SharedDict, model: &mut Model, operation: Operation, now: &mut
     let name = |key: u8| format!("key{key}").into_bytes();
     match operation {
         Operation::Get(key, stale) => {
-            assert_eq!(dict.get(&name(key), stale, at), model.get(&name(key), stale, at))
+            assert_eq!(
+                dict.get(&name(key), stale, at),
+                model.get(&name(key), stale, at)
+            )
         }
         Operation::Store(key, mode, value, ttl) => {
-            let how = Store { mode, ttl, flags: 0 };
+            let how = Store {
+                mode,
+                ttl,
+                flags: 0,
+            };
             assert_eq!(
                 dict.store(&name(key), value.clone(), how, at),
                 model.store(&name(key), value, how, at)
             );
         }
         Operation::Incr(key, init) => {
-            assert_eq!(dict.incr(&name(key), 1.0, init, at), model.incr(&name(key), init, at));
+            assert_eq!(
+                dict.incr(&name(key), 1.0, init, at),
+                model.incr(&name(key), init, at)
+            );
         }
         Operation::Delete(key) => {
             dict.delete(&name(key)).unwrap();
@@ -193,12 +242,18 @@ fn compare(dict: &SharedDict, model: &mut Model, operation: Operation, now: &mut
             let left = |row: &mut Row| row.expires.map_or(0, |expires| expires - at);
             assert_eq!(
                 dict.ttl(&name(key), at),
-                model.live(&name(key), at).map(left).ok_or(DictError::NotFound)
+                model
+                    .live(&name(key), at)
+                    .map(left)
+                    .ok_or(DictError::NotFound)
             );
         }
         Operation::Expire(key, ttl) => {
             let set = |row: &mut Row| row.expires = (ttl != 0).then_some(at + ttl);
-            let expected = model.live(&name(key), at).map(set).ok_or(DictError::NotFound);
+            let expected = model
+                .live(&name(key), at)
+                .map(set)
+                .ok_or(DictError::NotFound);
             assert_eq!(dict.expire(&name(key), ttl, at), expected);
         }
         Operation::Push(key, side, value) => {
@@ -208,24 +263,35 @@ fn compare(dict: &SharedDict, model: &mut Model, operation: Operation, now: &mut
             );
         }
         Operation::Pop(key, side) => {
-            assert_eq!(dict.pop(side, &name(key), at), model.pop(side, &name(key), at))
+            assert_eq!(
+                dict.pop(side, &name(key), at),
+                model.pop(side, &name(key), at)
+            )
         }
         Operation::Len(key) => {
             let length = |list: Option<&mut VecDeque<Value>>| {
                 list.map_or(0, |list| u32::try_from(list.len()).unwrap())
             };
-            assert_eq!(dict.list_len(&name(key), at), model.list(&name(key), at).map(length));
+            assert_eq!(
+                dict.list_len(&name(key), at),
+                model.list(&name(key), at).map(length)
+            );
         }
         Operation::FlushAll => {
             dict.flush_all();
-            model.rows.values_mut().for_each(|row| row.expires = Some(0));
+            model
+                .rows
+                .values_mut()
+                .for_each(|row| row.expires = Some(0));
         }
         Operation::FlushExpired => assert_eq!(dict.flush_expired(0, at), model.flush_expired(at)),
         Operation::Keys => {
             let mut keys = dict.get_keys(0, at);
             keys.sort();
             let live = |(key, row): (&Vec<u8>, &Row)| {
-                row.expires.is_none_or(|expires| expires > at).then(|| key.clone())
+                row.expires
+                    .is_none_or(|expires| expires > at)
+                    .then(|| key.clone())
             };
             assert_eq!(keys, model.rows.iter().filter_map(live).collect::<Vec<_>>());
         }

@@ -15,9 +15,18 @@ use wit_component::{ComponentEncoder, DecodedWasm, StringEncoding, embed_compone
 /// Our own run-time packages, beside the generated ones: the generator's need the network, and
 /// allocate where a component must not.
 const RUNTIME: [(&str, &str); 3] = [
-    ("wit/runtime/empty.s", include_str!("../../runtime/runtime/empty.s")),
-    ("wit/runtime/runtime.go", include_str!("../../runtime/runtime/runtime.go")),
-    ("wit/types/types.go", include_str!("../../runtime/types/types.go")),
+    (
+        "wit/runtime/empty.s",
+        include_str!("../../runtime/runtime/empty.s"),
+    ),
+    (
+        "wit/runtime/runtime.go",
+        include_str!("../../runtime/runtime/runtime.go"),
+    ),
+    (
+        "wit/types/types.go",
+        include_str!("../../runtime/types/types.go"),
+    ),
 ];
 
 /// What is changed in the generated text: our packages, values copied out of the arenas, and word
@@ -26,8 +35,14 @@ const CHANGES: [(&str, &str); 5] = [
     ("\"go.bytecodealliance.org/pkg/wit/", "\"wit_component/wit/"),
     ("unsafe.String(", "witRuntime.CopyString("),
     ("unsafe.Slice(", "witRuntime.CopySlice("),
-    ("defer pinner.Unpin()", "witRuntime.Enter()\n\tdefer witRuntime.Leave(pinner)"),
-    ("\tsyncExportPinner.Unpin()", "\twitRuntime.Return(&syncExportPinner)"),
+    (
+        "defer pinner.Unpin()",
+        "witRuntime.Enter()\n\tdefer witRuntime.Leave(pinner)",
+    ),
+    (
+        "\tsyncExportPinner.Unpin()",
+        "\twitRuntime.Return(&syncExportPinner)",
+    ),
 ];
 
 /// Writes the Go packages of a world into `target`, which is a Go module then. A handler belongs
@@ -61,7 +76,10 @@ pub fn component(core: &Path, wit: &Path, world: &str, target: &Path) -> Result<
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
     let bytes = ComponentEncoder::default()
         .module(&module)?
-        .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?
+        .adapter(
+            WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+            WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+        )?
         .validate(true)
         .encode()?;
     fs::write(target, bytes).with_context(|| format!("writing {}", target.display()))
@@ -76,7 +94,9 @@ pub fn inspect(file: &Path) -> Result<String> {
     let imports = world.imports.keys().map(|key| ("import", key));
     let exports = world.exports.keys().map(|key| ("export", key));
     let lines = imports.chain(exports);
-    Ok(lines.map(|(way, key)| format!("{way} {}\n", resolve.name_world_key(key))).collect())
+    Ok(lines
+        .map(|(way, key)| format!("{way} {}\n", resolve.name_world_key(key)))
+        .collect())
 }
 
 fn select(wit: &Path, world: &str) -> Result<(Resolve, WorldId)> {

@@ -66,16 +66,25 @@ attributes! {
 fn refuse(attribute: &Tokens, function: &ItemFn) -> Option<Error> {
     let signature = &function.sig;
     if !attribute.is_empty() {
-        return Some(Error::new_spanned(attribute, "this attribute takes no arguments"));
+        return Some(Error::new_spanned(
+            attribute,
+            "this attribute takes no arguments",
+        ));
     }
     if let Some(keyword) = &signature.asyncness {
         let text = "a handler is a plain function: host functions wait by themselves";
         return Some(Error::new_spanned(keyword, text));
     }
     if !signature.generics.params.is_empty() {
-        return Some(Error::new_spanned(&signature.generics, "a handler can't be generic"));
+        return Some(Error::new_spanned(
+            &signature.generics,
+            "a handler can't be generic",
+        ));
     }
-    let receiver = signature.inputs.iter().find(|input| matches!(input, FnArg::Receiver(_)));
+    let receiver = signature
+        .inputs
+        .iter()
+        .find(|input| matches!(input, FnArg::Receiver(_)));
     receiver.map(|input| Error::new_spanned(input, "a handler is a function without `self`"))
 }
 

@@ -4,13 +4,13 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::Verdict;
 use crate::export;
 use crate::phase::{
     Access, Balancer, BodyFilter, Certificate, CertifiedKey, Choice, Chunk, ClientHello, Content,
     ExitWorker, Filtered, Handler, HeaderFilter, Init, InitWorker, Log, Manifest, Manifested,
     Precontent, Rewrite, ServerRewrite, Set, Timed, Timer,
 };
-use crate::Verdict;
 
 macro_rules! without_input {
     ($($module:ident $phase:ident $output:ty;)*) => {$(

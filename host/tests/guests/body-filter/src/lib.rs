@@ -7,12 +7,16 @@ const SEEN: &str = "body-filter.seen";
 
 #[phasor_plugin::header_filter]
 fn head(response: &mut Response) -> Result<(), String> {
-    response.remove_header("content-length").map_err(|error| error.to_string())
+    response
+        .remove_header("content-length")
+        .map_err(|error| error.to_string())
 }
 
 #[phasor_plugin::body_filter]
 fn capitals(chunk: Chunk, context: &mut Context) -> Filtered {
-    let seen = context.get(SEEN).and_then(|seen| String::from_utf8(seen).ok()?.parse().ok());
+    let seen = context
+        .get(SEEN)
+        .and_then(|seen| String::from_utf8(seen).ok()?.parse().ok());
     let seen = seen.unwrap_or(0_usize) + chunk.bytes.len();
     context.set(SEEN, seen.to_string());
     let mut bytes = chunk.bytes;

@@ -9,7 +9,11 @@ use phasor_plugin::shared_dict::{Dict, DictError};
 use phasor_plugin::{Answer, Request, RequestBody, Verdict, Writer, timers};
 
 #[phasor_plugin::content]
-fn handle(request: &Request, body: &mut RequestBody, writer: &mut Writer) -> Result<Verdict, String> {
+fn handle(
+    request: &Request,
+    body: &mut RequestBody,
+    writer: &mut Writer,
+) -> Result<Verdict, String> {
     let uri = request.uri();
     let (path, query) = uri.split_once('?').unwrap_or((&uri, ""));
     // Tests mount the plugin under any prefix: only the last part counts.
@@ -27,12 +31,18 @@ fn handle(request: &Request, body: &mut RequestBody, writer: &mut Writer) -> Res
             return Ok(Verdict::Exit(0));
         }
         "counter" => return text(writer, &count().map_err(|error| error.to_string())?),
-        "status" => return Ok(Verdict::Exit(u16::try_from(number(query, "code")).unwrap_or(500))),
+        "status" => {
+            return Ok(Verdict::Exit(
+                u16::try_from(number(query, "code")).unwrap_or(500),
+            ));
+        }
         "double" => {
             send(writer, 200, b"once\n")?;
             // The second answer is refused with a value, not a trap.
             let second = writer.send(200, &[], b"twice\n");
-            return second.map(|()| Verdict::Exit(0)).map_err(|error| error.to_string());
+            return second
+                .map(|()| Verdict::Exit(0))
+                .map_err(|error| error.to_string());
         }
         "env" => {
             let names: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
@@ -50,14 +60,18 @@ fn text(writer: &mut Writer, text: &str) -> Result<Verdict, String> {
 
 fn send(writer: &mut Writer, status: u16, body: &[u8]) -> Result<(), String> {
     let headers: [(&str, &[u8]); 1] = [("content-type", b"text/plain")];
-    writer.send(status, &headers, body).map_err(|error| error.to_string())
+    writer
+        .send(status, &headers, body)
+        .map_err(|error| error.to_string())
 }
 
 /// A query argument as a number; 0 when there is none.
 fn number(query: &str, name: &str) -> u64 {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let value = pairs.into_iter().find(|(key, _)| *key == name);
-    value.and_then(|(_, value)| value.parse().ok()).unwrap_or_default()
+    value
+        .and_then(|(_, value)| value.parse().ok())
+        .unwrap_or_default()
 }
 
 #[expect(clippy::panic, reason = "to be seen as a fault is what it is for")]
@@ -91,7 +105,9 @@ fn dig(depth: u64) -> u64 {
 
 fn stream(writer: &mut Writer, pieces: u64) -> Result<Verdict, String> {
     for piece in 0..pieces {
-        writer.write(format!("piece {piece}\n")).map_err(|error| error.to_string())?;
+        writer
+            .write(format!("piece {piece}\n"))
+            .map_err(|error| error.to_string())?;
     }
     writer.finish().map_err(|error| error.to_string())?;
     Ok(Verdict::Exit(0))
@@ -106,5 +122,7 @@ fn count() -> Result<String, DictError> {
 /// Answers before the content handler when asked to, so that both ways to answer are there.
 #[phasor_plugin::precontent]
 fn early(request: &Request) -> Option<Answer> {
-    request.header("x-early").map(|_| Answer::text("early\n").header("x-answered", "precontent"))
+    request
+        .header("x-early")
+        .map(|_| Answer::text("early\n").header("x-answered", "precontent"))
 }

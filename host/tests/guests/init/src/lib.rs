@@ -22,13 +22,23 @@ fn fill() -> Result<(), String> {
     if config.fail {
         return Err("init fails on purpose".to_owned());
     }
-    let table = config.names.into_iter().enumerate().map(|(place, name)| (name, place));
-    TABLE.set(table.collect()).map_err(|_| "init was called twice".to_owned())
+    let table = config
+        .names
+        .into_iter()
+        .enumerate()
+        .map(|(place, name)| (name, place));
+    TABLE
+        .set(table.collect())
+        .map_err(|_| "init was called twice".to_owned())
 }
 
 #[phasor_plugin::init_worker]
 fn start() {
-    notice!("instance starts in worker {} of {}", worker::id(), worker::count());
+    notice!(
+        "instance starts in worker {} of {}",
+        worker::id(),
+        worker::count()
+    );
 }
 
 #[phasor_plugin::exit_worker]

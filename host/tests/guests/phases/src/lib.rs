@@ -17,7 +17,9 @@ fn mark(phase: &str, request: &Request, context: &mut Context) -> Result<Verdict
         match pair.split_once('=') {
             Some(("exit", name)) if name == phase => return Ok(Verdict::Exit(418)),
             Some(("done", name)) if name == phase => return Ok(Verdict::Done),
-            Some(("fail", name)) if name == phase => return Err(format!("{phase} fails on purpose")),
+            Some(("fail", name)) if name == phase => {
+                return Err(format!("{phase} fails on purpose"));
+            }
             _ => {}
         }
     }
@@ -41,7 +43,7 @@ fn server_rewrite(request: &Request, context: &mut Context) -> Result<Verdict, S
 #[phasor_plugin::set]
 fn set(name: String, context: &mut Context) -> String {
     append("set", context);
-    format!("{name} from the plugin")
+    name + " from the plugin"
 }
 
 #[phasor_plugin::rewrite]
@@ -49,7 +51,9 @@ fn rewrite(request: &mut Request, context: &mut Context) -> Result<Verdict, Stri
     let verdict = mark("rewrite", request, context)?;
     if let Some(uri) = request.header("x-reroute") {
         // Once: the header goes, so that the next round finds none.
-        request.remove_header("x-reroute").map_err(|error| error.to_string())?;
+        request
+            .remove_header("x-reroute")
+            .map_err(|error| error.to_string())?;
         let uri = String::from_utf8_lossy(&uri);
         request.reroute(&uri).map_err(|error| error.to_string())?;
     }
@@ -67,12 +71,19 @@ fn precontent(request: &Request, context: &mut Context) -> Result<Verdict, Strin
 }
 
 #[phasor_plugin::content]
-fn content(request: &Request, context: &mut Context, variables: &Variables) -> Result<Answer, String> {
+fn content(
+    request: &Request,
+    context: &mut Context,
+    variables: &Variables,
+) -> Result<Answer, String> {
     if let Verdict::Exit(status) = mark("content", request, context)? {
         return Ok(Answer::new(status));
     }
     let region = variables.get("region").unwrap_or_default();
-    Ok(Answer::text(format!("region: {}\n", String::from_utf8_lossy(&region))))
+    Ok(Answer::text(format!(
+        "region: {}\n",
+        String::from_utf8_lossy(&region)
+    )))
 }
 
 #[phasor_plugin::header_filter]
@@ -83,9 +94,13 @@ fn header_filter(
 ) -> Result<Verdict, String> {
     let verdict = mark("header_filter", request, context)?;
     let trail = context.get(TRAIL).unwrap_or_default();
-    response.set_header("x-phases", trail).map_err(|error| error.to_string())?;
+    response
+        .set_header("x-phases", trail)
+        .map_err(|error| error.to_string())?;
     // The body filter adds a line: the length that the content handler knew is wrong now.
-    response.remove_header("content-length").map_err(|error| error.to_string())?;
+    response
+        .remove_header("content-length")
+        .map_err(|error| error.to_string())?;
     Ok(verdict)
 }
 
@@ -105,6 +120,10 @@ fn log(context: &mut Context, response: &Response) {
     append("log", context);
     let trail = context.get(TRAIL).unwrap_or_default();
     if error_log::enabled(error_log::Level::Notice) {
-        notice!("phases: {} status: {}", String::from_utf8_lossy(&trail), response.status());
+        notice!(
+            "phases: {} status: {}",
+            String::from_utf8_lossy(&trail),
+            response.status()
+        );
     }
 }

@@ -12,8 +12,14 @@ const DELAY: Duration = Duration::from_millis(50);
 fn handle(request: &Request) -> Result<Answer, String> {
     let path = request.path();
     let answer = match path.rsplit('/').next().unwrap_or_default() {
-        "start" => format!("{:?}", timers::after(DELAY, 7).map_err(|error| error.to_string())?),
-        "every" => format!("{:?}", timers::every(DELAY, 8).map_err(|error| error.to_string())?),
+        "start" => format!(
+            "{:?}",
+            timers::after(DELAY, 7).map_err(|error| error.to_string())?
+        ),
+        "every" => format!(
+            "{:?}",
+            timers::every(DELAY, 8).map_err(|error| error.to_string())?
+        ),
         "cancel" => {
             let timer = timers::after(DELAY, 9).map_err(|error| error.to_string())?;
             format!("{} {}", timers::cancel(timer), timers::cancel(timer))
@@ -41,14 +47,21 @@ fn both() -> String {
 fn fired() -> Result<String, String> {
     let dict = Dict::open("counters").map_err(|error| error.to_string())?;
     let fired = dict.get("fired").map_err(|error| error.to_string())?;
-    let fired = fired.and_then(|fired| fired.as_number()).unwrap_or_default();
+    let fired = fired
+        .and_then(|fired| fired.as_number())
+        .unwrap_or_default();
     Ok(fired.to_string())
 }
 
 #[phasor_plugin::timer]
 fn fire(timer: Timer) -> Result<(), String> {
-    let text = format!("timer {} fires, premature: {}", timer.token, timer.premature);
+    let text = format!(
+        "timer {} fires, premature: {}",
+        timer.token, timer.premature
+    );
     error_log::write(error_log::Level::Notice, &text);
     let dict = Dict::open("counters").map_err(|error| error.to_string())?;
-    dict.incr("fired", 1.0, Some(0.0)).map(drop).map_err(|error| error.to_string())
+    dict.incr("fired", 1.0, Some(0.0))
+        .map(drop)
+        .map_err(|error| error.to_string())
 }

@@ -1,0 +1,100 @@
+//! A segment of a language runtime: handed over, waited for, and watched while the handler behind a
+//! sent answer goes on.
+
+use super::{Engine, Runner, plan};
+use crate::error::{ErrorKind, RequestError};
+use crate::exchange::{self, Abort, Outcome};
+use crate::phase::Verdict;
+use crate::plugin::CallError;
+use crate::reactor;
+
+impl Engine {
+    /// Runs a segment of a language runtime; `None` when its answer is on its way.
+    pub(super) async fn segment(
+        &mut self,
+        segment: &plan::Segment,
+    ) -> Result<Option<Verdict>, RequestError> {
+        let Runner::Pump(pump) = self.routes.runner(segment.plugin).clone() else {
+            return Ok(Some(Verdict::Next));
+        };
+        let reactor = pump.reactor();
+        reactor::run(
+            reactor,
+            self.id,
+            reactor::Call {
+                segment: segment.number,
+                from: 0,
+            },
+            segment.forgets,
+        );
+        match self.outcome(reactor).await? {
+            Outcome::Finish { verdict: 0, .. } => Ok(Some(Verdict::Next)),
+            Outcome::Finish { verdict: 1, .. } => Ok(Some(Verdict::Done)),
+            Outcome::Finish { code, .. } => Ok(Some(Verdict::Exit(code))),
+            Outcome::Respond { .. } => {
+                self.publish(!segment.fused).await;
+                self.behind_answer(reactor).await?;
+                Ok(None)
+            }
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Waits while the handler behind a sent answer goes on writing.
+    async fn behind_answer(&self, reactor: u32) -> Result<(), RequestError> {
+        let end = exchange::wait(self.id, |x| {
+            if x.abort.is_some() {
+                return Some(Err(RequestError::new(ErrorKind::PluginDeadline)));
+            }
+            match x.outcome.take() {
+                Some(Outcome::Fail(text)) => {
+                    Some(Err(RequestError::because(ErrorKind::PluginFailed, text)))
+                }
+                Some(Outcome::Lost) => Some(Err(RequestError::new(ErrorKind::PluginTrap))),
+                _ if !x.handler_running && x.output.ended => Some(Ok(())),
+                _ if !x.handler_running => {
+                    x.output.end();
+                    Some(Ok(()))
+                }
+                _ => None,
+            }
+        })
+        .await;
+        if end.is_err() && exchange::with(self.id, |x| x.handler_running) {
+            reactor::cancel(reactor, self.id);
+        }
+        end
+    }
+
+    /// Waits for what a reactor says of a job.
+    async fn outcome(&self, reactor: u32) -> Result<Outcome, RequestError> {
+        let outcome = exchange::wait(self.id, |x| match (x.outcome.take(), x.abort) {
+            (Some(outcome), _) => Some(Ok(outcome)),
+            (None, Some(abort)) => Some(Err(abort)),
+            (None, None) => None,
+        })
+        .await;
+        outcome.map_err(|abort| {
+            reactor::cancel(reactor, self.id);
+            exchange::with(self.id, |x| x.handler_running = false);
+            match abort {
+                Abort::Deadline => CallError::Deadline.into(),
+                Abort::ClientLeft => CallError::ClientLeft.into(),
+            }
+        })
+    }
+
+    fn unexpected(&self, outcome: Outcome) -> RequestError {
+        match outcome {
+            Outcome::Fail(text) => RequestError::because(ErrorKind::PluginFailed, text),
+            Outcome::Lost => RequestError::because(
+                ErrorKind::PluginTrap,
+                "the runtime that ran this request is gone",
+            ),
+            other => RequestError::because(
+                ErrorKind::PluginTrap,
+                format!("the runtime broke the protocol: {other:?}"),
+            ),
+        }
+    }
+}
