@@ -12,7 +12,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 PACKAGES := clang-22 llvm-22 wasi-libc nginx libnginx-mod-http-lua luajit2 lua-cjson \
             redis-server wrk apache2-utils nghttp2-client curl
 GUESTS := $(patsubst host/tests/guests/%/Cargo.toml,%,$(wildcard host/tests/guests/*/Cargo.toml))
-GUEST_PACKAGES := $(GUESTS:%=guest-%)
+EXAMPLES := $(shell sed -n 's/^name = "\(example-[a-z-]*\)"/\1/p' examples/*/rust/Cargo.toml)
+GUEST_PACKAGES := $(GUESTS:%=guest-%) $(EXAMPLES)
 
 ## Everything that must hold before a change goes in.
 test: tools targets
@@ -60,6 +61,7 @@ plugins:
 ## The components that tests use.
 guests:
 	cargo build --locked --profile guest --target $(WASM) $(addprefix -p ,$(GUEST_PACKAGES))
+	host/tests/guests/build-go.sh
 
 ## Reference documentation of the crates.
 doc:

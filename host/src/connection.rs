@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 
@@ -74,6 +73,8 @@ struct Control {
     requests: Cell<u32>,
     /// Since when the client takes nothing of what is to be sent.
     stalled: Cell<Option<u64>>,
+    /// When the client closed its half.
+    half_closed: Cell<Option<u64>>,
     order: Cell<Option<Order>>,
     task: RefCell<Option<Waker>>,
 }
@@ -183,6 +184,13 @@ impl Site {
                 Doing::Head if age > head => control.give(Order::TimeOut),
                 Doing::Idle | Doing::Head | Doing::Busy => {}
             }
+            let gone = control
+                .half_closed
+                .get()
+                .is_some_and(|since| now - since > io::PATIENCE);
+            if gone && let Some(task) = control.task.borrow_mut().take() {
+                task.wake();
+            }
             if control
                 .stalled
                 .get()
@@ -215,12 +223,13 @@ pub async fn serve(stream: TcpStream, site: Rc<Site>) {
         in_progress: Cell::new(0),
         requests: Cell::new(0),
         stalled: Cell::new(None),
+        half_closed: Cell::new(None),
         order: Cell::new(site.draining.get().then_some(Order::Finish)),
         task: RefCell::new(None),
     });
     let place = site.connections.borrow_mut().insert(control.clone());
     let header_limit = site.served.borrow().generation.config.server.header_limit;
-    let io = Io::new(TokioIo::new(stream), control.clone(), site.clone());
+    let io = Io::new(stream, control.clone(), site.clone());
     let service = RequestService::new(site.clone(), control.clone());
     run(&builder(header_limit), io, service, &control).await;
     site.connections.borrow_mut().remove(place);
@@ -230,7 +239,7 @@ fn builder(header_limit: usize) -> auto::Builder<LocalExecutor> {
     let mut builder = auto::Builder::new(LocalExecutor);
     builder
         .http1()
-        .pipeline_flush(true)
+        .writev(false)
         .keep_alive(true)
         .max_buf_size(header_limit.max(LEAST_BUFFER));
     builder

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::error::{ErrorKind, RequestError};
+use crate::exchange::body::BodyError;
 use crate::exchange::{self, ExchangeId};
 use crate::observe::error_log::{Context, Level};
 use crate::phase::{Phase, Verdict};
@@ -128,7 +129,7 @@ impl Engine {
                     let plan = self.find(target.as_deref());
                     self.enter(plan).await
                 }
-                Err(error) => match self.fail(&error) {
+                Err(error) => match self.fail(&self.blame(error)) {
                     Some(status) => Ok(Flow::Status(status)),
                     None => return,
                 },
@@ -409,6 +410,19 @@ impl Engine {
             {
                 return Ok(Flow::Answered);
             }
+        }
+    }
+
+    /// A handler that failed over a body which the client did not send as it should is not to blame.
+    fn blame(&self, error: RequestError) -> RequestError {
+        if error.kind != ErrorKind::PluginFailed {
+            return error;
+        }
+        match exchange::with(self.id, |x| x.body.failure()) {
+            Some(BodyError::TooLarge) => RequestError::new(ErrorKind::BodyTooLarge),
+            Some(BodyError::Timeout) => RequestError::new(ErrorKind::RequestTimeout),
+            Some(BodyError::Closed) => RequestError::new(ErrorKind::ClientClosed),
+            Some(BodyError::Taken) | None => error,
         }
     }
 

@@ -167,7 +167,7 @@ impl ErrorKind {
             Self::PluginMemory => "plugin exceeded its memory limit",
             Self::PluginDeadline => "plugin exceeded its deadline",
             Self::PoolExhausted => "no instance of the plugin came free",
-            Self::RerouteLimit => "rewrite asked for another route too often",
+            Self::RerouteLimit => "rewrite or internal redirection cycle",
             Self::SubrequestLimit => "subrequests went too deep",
             Self::UpstreamConnect => "connect to upstream failed",
             Self::UpstreamTimeout => "upstream timed out",

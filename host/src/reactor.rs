@@ -336,12 +336,11 @@ fn apply_to(id: ReactorId, x: &mut exchange::Exchange, record: record::Done<'_>)
             ends(x, flags)
         }
         record::Done::End => {
-            let behind_answer = x.handler_running;
-            x.handler_running = false;
-            x.outcome = Some(Outcome::End);
-            if behind_answer {
+            if std::mem::take(&mut x.handler_running) {
+                // The handler behind an answer that may still have to be taken.
                 x.forgets && x.output.ended
             } else {
+                x.outcome = Some(Outcome::End);
                 true
             }
         }

@@ -285,6 +285,8 @@ impl Server {
 
     fn reopen_logs(&self) {
         error_log::reopen();
+        // What was logged before the signal belongs into the old file.
+        self.ask_all(Command::Flush);
         if let Some((log, _)) = &self.generation.access {
             log.reopen();
         }
@@ -364,24 +366,23 @@ impl Server {
     }
 
     fn swap(&self) {
-        let answers: Vec<_> = self
-            .workers
-            .values()
-            .map(|worker| {
-                let (done, answer) = oneshot::channel();
-                worker.tell(Command::Swap(self.generation.clone(), done));
-                (worker.id, answer)
-            })
-            .collect();
+        self.ask_all(|done| Command::Swap(self.generation.clone(), done));
+    }
+
+    /// Gives a command to all workers and waits until each has done it.
+    fn ask_all(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
+        let ask = |worker: &Worker| {
+            let (done, answer) = oneshot::channel();
+            worker.tell(command(done));
+            (worker.id, answer)
+        };
+        let answers: Vec<_> = self.workers.values().map(ask).collect();
         for (id, answer) in answers {
-            let served = self
+            let done = self
                 .tokio
                 .block_on(async { tokio::time::timeout(SWAP, answer).await });
-            if !matches!(served, Ok(Ok(()))) {
-                note(
-                    Level::Error,
-                    format!("worker {id} does not take the new generation: it does not answer"),
-                );
+            if !matches!(done, Ok(Ok(()))) {
+                note(Level::Error, format!("worker {id} does not answer"));
             }
         }
     }

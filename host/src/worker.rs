@@ -26,6 +26,8 @@ const EXIT: Duration = Duration::from_secs(5);
 pub enum Command {
     /// Serve new requests with this generation; answers when it does.
     Swap(Arc<Generation>, oneshot::Sender<()>),
+    /// Hand over what the access log's buffer holds; answers when it has.
+    Flush(oneshot::Sender<()>),
     /// Accept on these sockets from now on, and on no others.
     Listen(Vec<StdListener>),
     /// Accept no more, end what is in progress, then end; at the latest after that time.
@@ -118,6 +120,10 @@ async fn run(
                 old.retire();
                 state.retired.borrow_mut().push(old);
                 // The supervisor may have given up waiting.
+                let _waited_for = done.send(()).is_ok();
+            }
+            Command::Flush(done) => {
+                site.served().flush();
                 let _waited_for = done.send(()).is_ok();
             }
             Command::Listen(sockets) => state.listen(sockets),

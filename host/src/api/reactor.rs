@@ -34,12 +34,13 @@ impl Host for HostState {
     }
 
     async fn next(&mut self, done: Vec<u8>) -> wasmtime::Result<Vec<u8>> {
+        // Whatever phase the guest selected last, it is back in its loop.
+        self.phase = Phase::Timer;
         enter!(self, "reactor.next");
         let id = self.reactor()?;
         reactor::take(id, &done).map_err(|e| wasmtime::format_err!("`reactor.next`: {e}"))?;
         reactor::recycle(id, done);
         self.exchange = NO_EXCHANGE;
-        self.phase = Phase::Timer;
         Ok(reactor::next(id).await)
     }
 

@@ -184,7 +184,14 @@ impl Host for HostState {
 
     fn set_body(&mut self, body: Vec<u8>) -> wasmtime::Result<Result<(), BodyError>> {
         let id = enter!(self, "request.set-body");
-        exchange::with(id, |x| x.body.replace(body.into()));
+        exchange::with(id, |x| {
+            let length = HeaderValue::from(body.len());
+            x.request
+                .headers
+                .insert(http::header::CONTENT_LENGTH, length);
+            x.request.headers.remove(http::header::TRANSFER_ENCODING);
+            x.body.replace(body.into());
+        });
         Ok(Ok(()))
     }
 

@@ -1,5 +1,7 @@
 //! `timers`: sleeping, and timers that outlive the request that started them.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -32,6 +34,13 @@ pub struct Started {
     pub new: Vec<Timer>,
     /// Those that must not fire any more.
     pub cancelled: Vec<u64>,
+}
+
+thread_local!(static PENDING_IDS: RefCell<HashSet<u64>> = RefCell::default());
+
+/// A timer has fired for the last time, or will not fire.
+pub fn forget(id: u64) -> bool {
+    PENDING_IDS.with_borrow_mut(|pending| pending.remove(&id))
 }
 
 /// Numbers are unique in the process, so that one instance can cancel what another started.
@@ -96,6 +105,7 @@ impl Host for HostState {
             Duration::from_millis(u64::from(delay)),
             Duration::from_millis(u64::from(every)),
         );
+        PENDING_IDS.with_borrow_mut(|pending| pending.insert(id));
         self.timers.new.push(Timer {
             id,
             delay,
@@ -107,10 +117,12 @@ impl Host for HostState {
 
     fn cancel(&mut self, id: u64) -> wasmtime::Result<bool> {
         enter!(self, "timers.cancel");
+        if !forget(id) {
+            return Ok(false);
+        }
         let before = self.timers.new.len();
         self.timers.new.retain(|timer| timer.id != id);
-        let here = self.timers.new.len() != before;
-        if !here {
+        if self.timers.new.len() == before {
             self.timers.cancelled.push(id);
         }
         Ok(true)

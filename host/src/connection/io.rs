@@ -8,24 +8,82 @@ use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::{Control, Doing, Order, Site};
 
+/// Sweeps that a client which closed its half may wait for an answer.
+pub(super) const PATIENCE: u64 = 3;
+
 /// What a client gets whose head did not come in time.
 const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nServer: phasor\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
+/// A socket that keeps the end of a client's side back while its request is in progress: a client
+/// may close its half and still wait. The sweep lets the end through when that takes long, as nginx
+/// takes such a client for gone (499).
+struct Held {
+    stream: TcpStream,
+    control: Rc<Control>,
+    site: Rc<Site>,
+}
+
+impl AsyncRead for Held {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.control.half_closed.get().is_none() {
+            let before = buf.filled().len();
+            let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+            if !matches!(result, Poll::Ready(Ok(()))) || buf.filled().len() != before {
+                return result;
+            }
+            self.control.half_closed.set(Some(self.site.clock.get()));
+        }
+        let since = self.control.half_closed.get().unwrap_or(0);
+        if self.control.in_progress.get() == 0 || self.site.clock.get() - since > PATIENCE {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Held {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 /// A socket under watch.
 pub(super) struct Io {
-    inner: TokioIo<TcpStream>,
+    inner: TokioIo<Held>,
     control: Rc<Control>,
     site: Rc<Site>,
 }
 
 impl Io {
-    pub(super) fn new(inner: TokioIo<TcpStream>, control: Rc<Control>, site: Rc<Site>) -> Self {
+    pub(super) fn new(stream: TcpStream, control: Rc<Control>, site: Rc<Site>) -> Self {
+        let held = Held {
+            stream,
+            control: control.clone(),
+            site: site.clone(),
+        };
         Self {
-            inner,
+            inner: TokioIo::new(held),
             control,
             site,
         }
@@ -73,20 +131,6 @@ impl Write for Io {
         let result = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.wrote(&result);
         result
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.wrote(&result);
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -74,6 +74,12 @@ impl RequestBody {
         self.whole.as_ref()
     }
 
+    /// Why it could not be read, if it could not.
+    #[must_use]
+    pub fn failure(&self) -> Option<BodyError> {
+        self.failed
+    }
+
     /// Bytes read from the client so far.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
@@ -131,6 +137,7 @@ impl RequestBody {
             (a, b) => a.min(b),
         };
         if limit != 0 && self.announced.is_some_and(|n| n > limit) {
+            self.failed = Some(BodyError::TooLarge);
             return Poll::Ready(Err(BodyError::TooLarge));
         }
         loop {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::instance::Instance;
 use super::{CallError, Plugin};
-use crate::api::{Started, WorkerInfo};
+use crate::api::{Started, WorkerInfo, timers};
 use crate::config::model::Isolation;
 use crate::exchange::NO_EXCHANGE;
 use crate::observe::error_log::{self, Context, Level};
@@ -145,6 +145,7 @@ impl Pool {
                     tokio::time::sleep(timer.every).await;
                 }
                 pool.timers.borrow_mut().remove(&timer.id);
+                timers::forget(timer.id);
             });
             self.timers
                 .borrow_mut()

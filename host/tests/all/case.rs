@@ -57,6 +57,9 @@ pub(crate) struct Case {
     /// Whether OpenResty answers this one in the same way.
     #[serde(default = "yes")]
     pub(crate) openresty: bool,
+    /// Why it does not pass yet; it must fail until this is taken away.
+    #[serde(default)]
+    pub(crate) pending: Option<String>,
     /// What must come back.
     #[serde(default)]
     pub(crate) expect: Expect,

@@ -61,7 +61,7 @@ workers = 1
 
 [plugin.faulty]
 component = "{guests}/faulty.wasm"
-limits = { memory = "32m", cpu = "100ms" }
+limits = { memory = "8m", cpu = "100ms" }
 
 [[route]]
 path = "/*"

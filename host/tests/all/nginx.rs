@@ -60,6 +60,7 @@ impl Nginx {
         Target {
             port: self.port,
             log: Arc::clone(&self.process.stderr),
+            is_reference: true,
         }
     }
 }

@@ -61,12 +61,11 @@ fn curl() {
         ask(&["-r", "3-6", &format!("{base}/files/page.html")]),
         "page"
     );
-    // HTTP/2 without TLS, by prior knowledge; two transfers on one connection.
-    let two = [format!("{base}/hello"), format!("{base}/files/page.html")];
-    assert_eq!(
-        ask(&["--http2-prior-knowledge", &two[0], &two[1]]),
-        "hello\n<p>page</p>\n"
-    );
+    // HTTP/2 without TLS, by prior knowledge. One transfer a time: Debian's curl 7.88 cannot use such
+    // a connection again (it reports a framing error before it has sent anything).
+    let h2 = |path: &str| ask(&["--http2-prior-knowledge", &format!("{base}{path}")]);
+    assert_eq!(h2("/hello"), "hello\n");
+    assert_eq!(h2("/files/page.html"), "<p>page</p>\n");
     // A body longer than curl sends without `Expect: 100-continue`.
     let folder = Folder::new();
     let file = folder.write("body", vec![b'x'; 500_000]);

@@ -18,7 +18,10 @@ pub(super) fn implicit_lua(name: &str) -> Plugin {
         line: 0,
         component: Component::Bundled(LUA.to_owned()),
         config: serde_json::Value::Object(serde_json::Map::new()),
-        allow: Allow::default(),
+        allow: Allow {
+            shared: Grant::All,
+            ..Allow::default()
+        },
         limits: Limits::default(),
         isolation: Isolation::Pooled,
         lua: Vec::new(),
@@ -42,7 +45,13 @@ impl Resolver<'_, '_> {
         let component = self.component(entry, fields);
         let empty = Fields::default();
         let (config, lua) = self.plugin_config(fields.table("config").unwrap_or(&empty), index);
-        let allow = self.allow(fields.table("allow").unwrap_or(&empty));
+        let granted = fields.table("allow").unwrap_or(&empty);
+        let mut allow = self.allow(granted);
+        // Lua of the configuration's own author sees all of its dicts, as in OpenResty, unless the
+        // list says which.
+        if component.is_lua() && granted.entries.iter().all(|entry| entry.name != "shared") {
+            allow.shared = Grant::All;
+        }
         let isolation = match fields.text("isolation") {
             Some(("request", span)) if component.is_lua() => {
                 let message = "a Lua plugin holds many requests in one instance: `isolation` stays \"pooled\"";
