@@ -41,7 +41,10 @@ impl Host for HostState {
         reactor::take(id, &done).map_err(|e| wasmtime::format_err!("`reactor.next`: {e}"))?;
         reactor::recycle(id, done);
         self.exchange = NO_EXCHANGE;
-        Ok(reactor::next(id).await)
+        let batch = reactor::next(id).await;
+        // A turn of the loop begins: nginx takes its cached time here, too.
+        crate::time_cache::update();
+        Ok(batch)
     }
 
     fn select(&mut self, job: u32, phase: u8) -> wasmtime::Result<()> {

@@ -66,6 +66,7 @@ impl Host for HostState {
         let sleep = tokio::time::sleep(Duration::from_millis(u64::from(delay)));
         let mut sleep = std::pin::pin!(sleep);
         std::future::poll_fn(|cx| Pin::as_mut(&mut sleep).poll(cx)).await;
+        crate::time_cache::update();
         Ok(())
     }
 

@@ -64,6 +64,14 @@ impl Request {
         text.rsplit_once(':').map_or(text, |(host, _)| host)
     }
 
+    /// Whether it names its host, as HTTP/1.1 demands; HTTP/1.0 need not.
+    #[must_use]
+    pub fn has_host(&self) -> bool {
+        self.version != Version::HTTP_11
+            || self.authority.is_some()
+            || self.headers.contains_key(http::header::HOST)
+    }
+
     /// Replaces path and query. What a URI may not hold is percent-encoded, as nginx would send it.
     ///
     /// # Errors

@@ -90,6 +90,13 @@ impl Routes for Served {
 
     fn find(&self, id: ExchangeId) -> Result<Arc<Plan>, RequestError> {
         exchange::with(id, |x| {
+            if !x.request.has_host() {
+                // RFC 9112, section 3.2: an HTTP/1.1 request without it is answered 400.
+                return Err(RequestError::because(
+                    ErrorKind::BadRequest,
+                    "no Host header",
+                ));
+            }
             let path = variable::normal_path(&x.request);
             let path = path.ok_or_else(|| RequestError::new(ErrorKind::BadRequest))?;
             match self

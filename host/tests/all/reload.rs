@@ -148,9 +148,9 @@ fn a_bad_file_changes_nothing() {
 #[test]
 fn shared_dicts_outlive_a_reload() {
     let server = Server::start(&config("old"), &[]);
-    assert_eq!(get(server.port(), "/count").text(), "1\n");
+    assert_eq!(get(server.port(), "/count").text(), "1nilfalse\n");
     server.reload();
-    assert_eq!(get(server.port(), "/count").text(), "2\n");
+    assert_eq!(get(server.port(), "/count").text(), "2nilfalse\n");
     server.stop(Signal::QUIT);
 }
 

@@ -44,11 +44,30 @@ pub(crate) unsafe fn append(l: *mut State, idx: c_int, out: &mut Vec<u8>, depth:
                         return false;
                     }
                 }
+                return is_array(l, idx, n);
             }
             _ => return false,
         }
     }
     true
+}
+
+/// Whether a table has no keys but 1 to `n`.
+unsafe fn is_array(l: *mut State, idx: c_int, n: c_int) -> bool {
+    let mut keys = 0;
+    // SAFETY: as `append`.
+    unsafe {
+        ffi::lua_pushnil(l);
+        while ffi::lua_next(l, idx) != 0 {
+            ffi::pop(l, 1);
+            keys += 1;
+            if keys > n {
+                ffi::pop(l, 1);
+                return false;
+            }
+        }
+    }
+    keys == n
 }
 
 unsafe fn write(l: *mut State, line: bool) -> c_int {
@@ -83,8 +102,8 @@ unsafe fn bad_value(l: *mut State, i: c_int) -> ! {
     unsafe {
         let message: &std::ffi::CStr = match ffi::lua_type(l, i) {
             ffi::TTABLE => c"non-array table found",
-            ffi::TLIGHTUSERDATA => c"expected string, number, boolean, nil, ngx.null, or array table, but got userdata",
-            ffi::TFUNCTION => c"expected string, number, boolean, nil, ngx.null, or array table, but got function",
+            ffi::TLIGHTUSERDATA => c"string, number, boolean, nil, ngx.null, or array table expected, but got userdata",
+            ffi::TFUNCTION => c"string, number, boolean, nil, ngx.null, or array table expected, but got function",
             _ => c"string, number, boolean, nil, ngx.null, or array table expected",
         };
         ffi::arg_error(l, i, message)

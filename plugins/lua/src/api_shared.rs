@@ -24,16 +24,33 @@ fn text(e: DictError) -> &'static [u8] {
     }
 }
 
+/// A dict as Lua holds it. A handle that `init` opened did not come over with the heap image: it is
+/// opened anew at its first use.
+struct Opened {
+    dict: Dict,
+    name: String,
+    serving: bool,
+}
+
 /// The dict in argument 1.
 unsafe fn dict(l: *mut State) -> &'static Dict {
     // SAFETY: a userdata of this type holds a dict as long as Lua does.
     unsafe {
-        let place: *const Dict = ffi::lua_touserdata(l, 1).cast();
+        let place: *mut Opened = ffi::lua_touserdata(l, 1).cast();
         if place.is_null() || ffi::luaL_testudata(l, 1, c"phasor.shared".as_ptr()).is_null() {
             ffi::error(l, b"bad \"zone\" argument");
         }
         vm().select();
-        &*place
+        let opened = &mut *place;
+        if opened.serving != vm().serving {
+            let Ok(dict) = Dict::open(&opened.name) else {
+                ffi::error(l, b"the shared dict is gone");
+            };
+            // The old handle means nothing here: it is not dropped.
+            std::ptr::write(&raw mut opened.dict, dict);
+            opened.serving = vm().serving;
+        }
+        &opened.dict
     }
 }
 
@@ -393,8 +410,7 @@ unsafe extern "C-unwind" fn free_space(l: *mut State) -> c_int {
     1
 }
 
-/// `ngx.shared.NAME`: opens a dict on first use and keeps it in the table. Not in `init`: the image
-/// that `prepare` makes must not hold a handle of the host.
+/// `ngx.shared.NAME`: opens a dict on first use and keeps it in the table.
 unsafe extern "C-unwind" fn index(l: *mut State) -> c_int {
     // SAFETY: called by Lua; nothing is alive when Lua allocates but the dict itself.
     unsafe {
@@ -404,8 +420,8 @@ unsafe extern "C-unwind" fn index(l: *mut State) -> c_int {
         vm().select();
         let name = std::str::from_utf8(ffi::check_bytes(l, 2)).unwrap_or_default();
         let Ok(dict) = Dict::open(name) else { return 0 };
-        let place: *mut Dict = ffi::lua_newuserdata(l, size_of::<Dict>()).cast();
-        place.write(dict);
+        let place: *mut Opened = ffi::lua_newuserdata(l, size_of::<Opened>()).cast();
+        place.write(Opened { dict, name: name.to_owned(), serving: vm().serving });
         ffi::lua_getfield(l, ffi::REGISTRY, c"phasor.shared".as_ptr());
         ffi::lua_setmetatable(l, -2);
         ffi::lua_pushvalue(l, 2);

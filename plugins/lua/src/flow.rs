@@ -181,8 +181,14 @@ pub(crate) unsafe fn commit(job: &mut Job, flags: u8) -> bool {
             return false;
         }
         let last = flags & wire::BODY_ENDS != 0;
+        vm.chunk_last = false;
         if !filter_body(job, last) {
             return false;
+        }
+        if vm.chunk_last && !last {
+            // `ngx.arg[2] = true`: what the handler writes from now on is dropped.
+            flags |= wire::BODY_ENDS;
+            job.eof = true;
         }
     }
     if job.filtered {

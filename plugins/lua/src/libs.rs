@@ -75,9 +75,31 @@ unsafe fn open_ngx(l: *mut State) {
     }
 }
 
+/// `find_module(name, path)`: the file and its text, or nil and where it was looked for.
+unsafe extern "C-unwind" fn find_module(l: *mut State) -> c_int {
+    // SAFETY: called by the prelude with two strings; nothing with a destructor outlives the pushes.
+    unsafe {
+        let text = |i| String::from_utf8_lossy(ffi::to_bytes(l, i).unwrap_or_default()).into_owned();
+        vm().select();
+        match crate::bindings::phasor::plugin::reactor::find_module(&text(1), &text(2)) {
+            Ok((file, source)) => {
+                ffi::push_bytes(l, file.as_bytes());
+                ffi::push_bytes(l, &source);
+            }
+            Err(tried) => {
+                ffi::lua_pushnil(l);
+                ffi::push_bytes(l, tried.as_bytes());
+            }
+        }
+    }
+    2
+}
+
 unsafe fn run_prelude(l: *mut State) {
     // SAFETY: as `open`.
     unsafe {
+        ffi::lua_pushcclosure(l, find_module, 0);
+        ffi::lua_setglobal(l, c"find_module".as_ptr());
         if ffi::load(l, PRELUDE.as_bytes(), c"=prelude") != ffi::OK {
             ffi::raise(l);
         }
@@ -101,6 +123,11 @@ unsafe fn make_globals_metatable(l: *mut State) {
         ffi::lua_pushvalue(l, -2);
         ffi::lua_setfield(l, -2, c"__index".as_ptr());
         vm.globals_metatable = ffi::lua_topointer(l, -1);
+        ffi::lua_getglobal(l, c"hide_metatable".as_ptr());
+        ffi::lua_pushvalue(l, -2);
+        ffi::lua_callk(l, 1, 0, 0, None);
+        ffi::lua_pushnil(l);
+        ffi::lua_setglobal(l, c"hide_metatable".as_ptr());
         vm.globals_metatable_ref = ffi::reference(l);
         ffi::pop(l, 1);
     }
@@ -118,32 +145,20 @@ unsafe extern "C-unwind" fn resolve_global(l: *mut State) -> c_int {
     0
 }
 
-/// `package.path` from `config.path`, relative to the configuration's folder.
+/// `package.path` from `config.path`; the host knows where its templates begin.
 unsafe fn set_path(l: *mut State) {
-    let program = &vm().program;
-    let path = program.config.path.as_deref().unwrap_or("lua/?.lua");
-    let mut absolute = String::new();
-    for template in path.split(';').filter(|t| !t.is_empty()) {
-        if !absolute.is_empty() {
-            absolute.push(';');
-        }
-        if !template.starts_with('/') && !program.root.is_empty() {
-            absolute.push_str(&program.root);
-            absolute.push('/');
-        }
-        absolute.push_str(template);
-    }
-    let absolute = CString::new(absolute).unwrap_or_default();
+    let path = vm().program.config.path.as_deref().unwrap_or("lua/?.lua;lua/?/init.lua");
+    let path = CString::new(path).unwrap_or_default();
     // SAFETY: as `open`; Lua copies the string.
     unsafe {
         ffi::lua_getglobal(l, c"package".as_ptr());
-        ffi::lua_pushstring(l, absolute.as_ptr());
+        ffi::lua_pushstring(l, path.as_ptr());
         ffi::lua_setfield(l, -2, c"path".as_ptr());
         ffi::lua_pushstring(l, c"".as_ptr());
         ffi::lua_setfield(l, -2, c"cpath".as_ptr());
         ffi::pop(l, 1);
     }
-    drop(absolute);
+    drop(path);
 }
 
 /// Seeds `math.random` anew: every instance starts from the same image.

@@ -68,3 +68,183 @@ package.preload["jit.opt"] = function() return jit.opt end
 package.preload.ffi = function()
   error("ffi is not offered: there is no machine code to call", 3)
 end
+
+-- The metatable of a request's globals is the same for all requests: nobody gets hold of it.
+local shared, hidden = _G, nil
+function hide_metatable(metatable) hidden = metatable end
+local function veiled(metatable)
+  if metatable ~= nil and metatable == hidden then
+    return { __index = function(_, name) return shared[name] end }
+  end
+  return metatable
+end
+local debug_getmetatable, plain_getmetatable = debug.getmetatable, getmetatable
+function getmetatable(v) return veiled(plain_getmetatable(v)) end
+function debug.getmetatable(v) return veiled(debug_getmetatable(v)) end
+debug.getregistry = nil
+
+-- `require` in Lua, so that a module may wait while it loads; the host finds the file.
+local find_module, loaded, preload, loading = find_module, package.loaded, package.preload, {}
+shared.find_module = nil
+package.searchers, package.searchpath, package.loadlib = nil, nil, nil
+package.loaders = { function(name) return preload[name] end }
+function require(name)
+  if type(name) ~= "string" and type(name) ~= "number" then
+    error("bad argument #1 to 'require' (string expected, got " .. type(name) .. ")", 2)
+  end
+  name = name .. ""
+  local module = loaded[name]
+  if module == loading then error("loop or previous error loading module '" .. name .. "'", 2) end
+  if module then return module end
+  local loader = preload[name]
+  if loader == nil then
+    local file, text = find_module(name, package.path)
+    if not file then
+      error("module '" .. name .. "' not found:\n\tno field package.preload['" .. name .. "']" .. text, 2)
+    end
+    local wrong
+    loader, wrong = loadstring(text, "@" .. file)
+    if not loader then
+      error("error loading module '" .. name .. "' from file '" .. file .. "':\n\t" .. wrong, 2)
+    end
+    setfenv(loader, shared)
+  end
+  loaded[name] = loading
+  local result = loader(name)
+  if result ~= nil then loaded[name] = result
+  elseif loaded[name] == loading then loaded[name] = true end
+  return loaded[name]
+end
+
+-- What calls back into Lua is Lua, so that the callback may wait.
+local plain_tostring = tostring
+function tostring(...)
+  if select("#", ...) == 0 then error("bad argument #1 to 'tostring' (value expected)", 2) end
+  local v = ...
+  local metatable = debug_getmetatable(v)
+  local text = metatable and rawget(metatable, "__tostring")
+  if text then return text(v) end
+  return plain_tostring(v)
+end
+
+local function merge_sort(t, n, before)
+  local from, to, width = t, {}, 1
+  for low = 1, n, 8 do
+    for i = low + 1, low + 7 < n and low + 7 or n do
+      local v, j = t[i], i - 1
+      while j >= low and before(v, t[j]) do
+        t[j + 1] = t[j]
+        j = j - 1
+      end
+      t[j + 1] = v
+    end
+  end
+  width = 8
+  while width < n do
+    for low = 1, n, 2 * width do
+      local middle, high = low + width, low + 2 * width
+      if middle > n + 1 then middle = n + 1 end
+      if high > n + 1 then high = n + 1 end
+      local i, j = low, middle
+      for k = low, high - 1 do
+        if i < middle and (j >= high or not before(from[j], from[i])) then
+          to[k] = from[i]
+          i = i + 1
+        else
+          to[k] = from[j]
+          j = j + 1
+        end
+      end
+    end
+    from, to = to, from
+    width = 2 * width
+  end
+  if from ~= t then
+    for i = 1, n do t[i] = from[i] end
+  end
+end
+local plain_sort = table.sort
+function table.sort(t, before)
+  if before == nil or type(t) ~= "table" then return plain_sort(t) end
+  if type(before) ~= "function" then
+    error("bad argument #2 to 'sort' (function expected, got " .. type(before) .. ")", 2)
+  end
+  merge_sort(t, #t, before)
+end
+
+local plain_gsub, find, sub, concat = string.gsub, string.find, string.sub, table.concat
+local function replacement(by, kind, whole, first)
+  local key = first
+  if first == nil then key = whole end
+  return by[key]
+end
+local function called(by, whole, first, ...)
+  if first == nil then return by(whole) end
+  return by(first, ...)
+end
+local function piece(by, kind, subject, from, to, ...)
+  local whole, value = sub(subject, from, to), nil
+  if kind == "function" then value = called(by, whole, ...) else value = replacement(by, kind, whole, (...)) end
+  if not value then return whole end
+  kind = type(value)
+  if kind ~= "string" and kind ~= "number" then
+    error("invalid replacement value (a " .. kind .. ")", 3)
+  end
+  return value
+end
+local function next_piece(by, kind, subject, from, to, ...)
+  if not from then return nil end
+  return from, to, piece(by, kind, subject, from, to, ...)
+end
+function string.gsub(subject, pattern, by, most)
+  local kind = type(by)
+  if kind ~= "function" and not (kind == "table" and plain_getmetatable(by)) then
+    return plain_gsub(subject, pattern, by, most)
+  end
+  if type(subject) == "number" then subject = subject .. "" end
+  if type(subject) ~= "string" then
+    error("bad argument #1 to 'gsub' (string expected, got " .. type(subject) .. ")", 2)
+  end
+  most = most or #subject + 1
+  local out, count, at, anchored = {}, 0, 1, sub(pattern, 1, 1) == "^"
+  while count < most and at <= #subject + 1 do
+    local from, to, value = next_piece(by, kind, subject, find(subject, pattern, at))
+    if not from then break end
+    count = count + 1
+    out[#out + 1] = sub(subject, at, from - 1)
+    out[#out + 1] = value
+    if to < from then
+      out[#out + 1] = sub(subject, from, from)
+      at = from + 1
+    else
+      at = to + 1
+    end
+    if anchored then break end
+  end
+  out[#out + 1] = sub(subject, at)
+  return concat(out), count
+end
+
+-- Modules that lua-resty-core brings and that are a few lines over what is here already.
+preload["ngx.resp"] = function()
+  local function add_header(name, value)
+    local old = ngx.header[name]
+    if old == nil then ngx.header[name] = value return end
+    local all = type(old) == "table" and old or { old }
+    for _, v in ipairs(type(value) == "table" and value or { value }) do all[#all + 1] = v end
+    ngx.header[name] = all
+  end
+  return { add_header = add_header, set_status = function(status) ngx.status = status end }
+end
+preload["ngx.req"] = function()
+  local function add_header(name, value)
+    local old = ngx.req.get_headers(0)[name]
+    local all = type(old) == "table" and old or { old }
+    for _, v in ipairs(type(value) == "table" and value or { value }) do all[#all + 1] = v end
+    ngx.req.set_header(name, all)
+  end
+  return { add_header = add_header }
+end
+for _, name in ipairs { "resty.core", "resty.core.base" } do
+  preload[name] = function() return { version = "0.1.31" } end
+end

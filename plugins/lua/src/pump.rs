@@ -36,6 +36,7 @@ impl Guest for Plugin {
         unsafe {
             crate::libs::seed_random(vm().main, worker::random());
             vm().selected = (NONE, u8::MAX);
+            vm().serving = true;
             loop {
                 let batch = reactor::next(&vm().records);
                 let vm = vm();
@@ -133,6 +134,9 @@ unsafe fn run_record(kind: u8, reader: &mut Reader<'_>) -> Option<bool> {
                     from_host::LOG => {
                         job.step = 0;
                         job.said = true;
+                        // What became of the answer only the host knows.
+                        job.status = 0;
+                        job.host_head = true;
                         flow::log(job);
                     }
                     from_host::RELEASE => {

@@ -45,6 +45,8 @@ pub(crate) struct Vm {
     pub(crate) timers: crate::timer::Timers,
     pub(crate) budget: crate::budget::Budget,
     pub(crate) stopping: bool,
+    /// `run` has begun.
+    pub(crate) serving: bool,
 }
 
 /// A cell that lets a static hold the state of a program without threads.
@@ -94,6 +96,7 @@ impl Vm {
             timers: crate::timer::Timers::default(),
             budget: crate::budget::Budget::default(),
             stopping: false,
+            serving: false,
         }
     }
 
@@ -126,7 +129,8 @@ impl Vm {
 
     /// The running task's phase; `init` outside of tasks.
     pub(crate) fn phase(&mut self) -> Phase {
-        self.current().map_or(phase::INIT, |t| t.phase)
+        let outside = if self.serving { phase::TIMER } else { phase::INIT };
+        self.current().map_or(outside, |t| t.phase)
     }
 
     /// Makes the running task's exchange the host's current one.
@@ -134,7 +138,8 @@ impl Vm {
         let wanted = match self.current() {
             // SAFETY: jobs are boxed and never freed.
             Some(t) => (if t.job.is_null() { NONE } else { unsafe { (*t.job).number } }, t.phase),
-            None => (NONE, phase::INIT),
+            // Outside of tasks: `init` while the image is made, timers later.
+            None => (NONE, if self.serving { phase::TIMER } else { phase::INIT }),
         };
         if self.selected != wanted {
             self.selected = wanted;

@@ -118,6 +118,16 @@ pub(crate) unsafe fn operation(
     }
 }
 
+unsafe fn bad_duration(l: *mut State, seconds: f64) -> ! {
+    let text = format!("invalid sleep duration \"{seconds}\"");
+    // SAFETY: the text lies on the stack of Lua before the error is raised.
+    unsafe {
+        ffi::push_bytes(l, text.as_bytes());
+        drop(text);
+        ffi::raise(l)
+    }
+}
+
 /// `ngx.sleep(seconds)`.
 pub(crate) unsafe extern "C-unwind" fn sleep(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
@@ -125,7 +135,7 @@ pub(crate) unsafe extern "C-unwind" fn sleep(l: *mut State) -> c_int {
         let seconds = ffi::luaL_checknumber(l, 1);
         crate::api::check_phase(l, phase::WAIT);
         if !(0.0..=4_294_967.0).contains(&seconds) {
-            ffi::error(l, b"invalid sleep duration");
+            bad_duration(l, seconds);
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
         let milliseconds = (seconds * 1000.0) as u32;
