@@ -22,8 +22,14 @@ fn main() -> Outcome<()> {
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let metadata = cargo_metadata()?;
-    build_lua(&source_folder(&metadata, "lua-src")?.join("lua-5.2.4"), &out)?;
-    build_pcre2(&source_folder(&metadata, "pcre2-sys")?.join("upstream"), &out)
+    build_lua(
+        &source_folder(&metadata, "lua-src")?.join("lua-5.2.4"),
+        &out,
+    )?;
+    build_pcre2(
+        &source_folder(&metadata, "pcre2-sys")?.join("upstream"),
+        &out,
+    )
 }
 
 fn cargo_metadata() -> Outcome<String> {
@@ -88,18 +94,30 @@ fn build_lua(original: &Path, out: &Path) -> Outcome<()> {
             fs::write(folder.join(name), fs::read(&path)?)?;
         }
     }
-    let mut patches: Vec<PathBuf> = fs::read_dir("patches")?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+    let mut patches: Vec<PathBuf> = fs::read_dir("patches")?
+        .map(|e| e.map(|e| e.path()))
+        .collect::<Result<_, _>>()?;
     patches.sort();
     for patch in patches {
-        apply(&fs::read_to_string(&patch)?, &folder).map_err(|e| format!("{}: {e}", patch.display()))?;
+        apply(&fs::read_to_string(&patch)?, &folder)
+            .map_err(|e| format!("{}: {e}", patch.display()))?;
     }
     let mut build = compiler(&folder);
     let skip = ["lua.c", "luac.c", "linit.c", "lbitlib.c", "lcorolib.c"];
-    let mut files: Vec<PathBuf> = fs::read_dir(&folder)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
-    files.retain(|f| f.extension().is_some_and(|e| e == "c") && !skip.iter().any(|s| f.ends_with(s)));
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder)?
+        .map(|e| e.map(|e| e.path()))
+        .collect::<Result<_, _>>()?;
+    files.retain(|f| {
+        f.extension().is_some_and(|e| e == "c") && !skip.iter().any(|s| f.ends_with(s))
+    });
     files.sort();
-    build.files(files).file("csrc/setjmp.c").file("csrc/phasor.c");
-    build.define("LUA_COMPAT_ALL", None).define("luai_makeseed()", "phasor_seed");
+    build
+        .files(files)
+        .file("csrc/setjmp.c")
+        .file("csrc/phasor.c");
+    build
+        .define("LUA_COMPAT_ALL", None)
+        .define("luai_makeseed()", "phasor_seed");
     build.compile("phasorlua");
     Ok(())
 }
@@ -118,7 +136,9 @@ fn apply(patch: &str, folder: &Path) -> Outcome<()> {
             file = Some((path, text));
         } else if line.starts_with("@@") {
             let (mut old, mut new) = (String::new(), String::new());
-            while let Some(next) = lines.next_if(|l| l.is_empty() || l.starts_with([' ', '+', '-']) && !l.starts_with("--- ")) {
+            while let Some(next) = lines.next_if(|l| {
+                l.is_empty() || l.starts_with([' ', '+', '-']) && !l.starts_with("--- ")
+            }) {
                 let rest = next.get(1..).unwrap_or("");
                 if !next.starts_with('+') {
                     old.push_str(rest);
@@ -131,7 +151,12 @@ fn apply(patch: &str, folder: &Path) -> Outcome<()> {
             }
             let (path, text) = file.as_mut().ok_or("a hunk before a file name")?;
             if text.matches(&old).count() != 1 {
-                return Err(format!("{}: {line} fits {} times", path.display(), text.matches(&old).count()).into());
+                return Err(format!(
+                    "{}: {line} fits {} times",
+                    path.display(),
+                    text.matches(&old).count()
+                )
+                .into());
             }
             *text = text.replacen(&old, &new, 1);
         }
@@ -148,9 +173,13 @@ fn build_pcre2(upstream: &Path, out: &Path) -> Outcome<()> {
         return Ok(());
     }
     let sources = upstream.join("src");
-    let mut files: Vec<PathBuf> = fs::read_dir(&sources)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+    let mut files: Vec<PathBuf> = fs::read_dir(&sources)?
+        .map(|e| e.map(|e| e.path()))
+        .collect::<Result<_, _>>()?;
     let included = ["pcre2_jit_match.c", "pcre2_jit_misc.c", "pcre2_ucptables.c"];
-    files.retain(|f| f.extension().is_some_and(|e| e == "c") && !included.iter().any(|s| f.ends_with(s)));
+    files.retain(|f| {
+        f.extension().is_some_and(|e| e == "c") && !included.iter().any(|s| f.ends_with(s))
+    });
     files.sort();
     let mut build = compiler(&sources);
     build

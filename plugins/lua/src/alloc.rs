@@ -16,7 +16,10 @@ struct Account {
     limit: usize,
 }
 
-static mut ACCOUNT: Account = Account { used: 0, limit: usize::MAX };
+static mut ACCOUNT: Account = Account {
+    used: 0,
+    limit: usize::MAX,
+};
 
 /// Sets how much of the instance's memory Lua may have: an eighth stays for the rest.
 pub(crate) fn set_limit(memory: usize) {
@@ -25,7 +28,12 @@ pub(crate) fn set_limit(memory: usize) {
 }
 
 /// For `lua_newstate`.
-pub(crate) unsafe extern "C" fn allocate(_: *mut c_void, p: *mut c_void, old: usize, new: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn allocate(
+    _: *mut c_void,
+    p: *mut c_void,
+    old: usize,
+    new: usize,
+) -> *mut c_void {
     // SAFETY: `p` is one of ours, of `old` bytes (for a new block `old` is a type, not a size).
     unsafe {
         let old = if p.is_null() { 0 } else { old };

@@ -58,8 +58,12 @@ unsafe extern "C-unwind" fn body_read(l: *mut State) -> c_int {
     // SAFETY: called by Lua as the continuation of `read_body`.
     unsafe {
         let place: *mut Option<Operation> = ffi::lua_touserdata(l, 1).cast();
-        let Some(job) = vm().current_job() else { return 0 };
-        let Some(operation) = (*place).take() else { return 0 };
+        let Some(job) = vm().current_job() else {
+            return 0;
+        };
+        let Some(operation) = (*place).take() else {
+            return 0;
+        };
         vm().select();
         let failure = match request::end_read_body(operation) {
             Ok(body) => {
@@ -74,7 +78,9 @@ unsafe extern "C-unwind" fn body_read(l: *mut State) -> c_int {
                 crate::budget::end_handler(l)
             }
             request::BodyError::Timeout => ffi::error(l, b"reading the request body timed out"),
-            request::BodyError::Closed => ffi::error(l, b"client closed the connection prematurely"),
+            request::BodyError::Closed => {
+                ffi::error(l, b"client closed the connection prematurely")
+            }
             request::BodyError::Taken => ffi::error(l, b"the request body has been read elsewhere"),
         }
     }
@@ -99,7 +105,10 @@ unsafe extern "C-unwind" fn get_body_data(l: *mut State) -> c_int {
         let job = api::job(l, GET);
         match &job.body {
             Some(body) if !body.is_empty() => {
-                let n = usize::try_from(max).ok().filter(|n| *n > 0).unwrap_or(body.len());
+                let n = usize::try_from(max)
+                    .ok()
+                    .filter(|n| *n > 0)
+                    .unwrap_or(body.len());
                 ffi::push_bytes(l, &body[..n.min(body.len())]);
             }
             _ => ffi::lua_pushnil(l),
@@ -176,10 +185,16 @@ unsafe extern "C-unwind" fn get_post_args(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let max = ffi::opt_integer(l, 1, 100);
-        let job = api::job(l, GET | phase::set(phase::HEADER_FILTER) | phase::set(phase::BODY_FILTER));
+        let job = api::job(
+            l,
+            GET | phase::set(phase::HEADER_FILTER) | phase::set(phase::BODY_FILTER),
+        );
         match &job.body {
             Some(body) => crate::api_request::decode_args(l, body, max),
-            None => ffi::error(l, b"no request body found; maybe you should turn on lua_need_request_body?"),
+            None => ffi::error(
+                l,
+                b"no request body found; maybe you should turn on lua_need_request_body?",
+            ),
         }
     }
 }

@@ -10,12 +10,17 @@ use crate::vm::vm;
 use std::ffi::c_int;
 
 const READ: phase::Set = phase::EXCHANGE;
-const WRITE: phase::Set = phase::EXCHANGE & !phase::set(phase::LOG) & !phase::set(phase::BODY_FILTER);
+const WRITE: phase::Set =
+    phase::EXCHANGE & !phase::set(phase::LOG) & !phase::set(phase::BODY_FILTER);
 
 /// Whether Lua may still change the head; logs OpenResty's line when not.
 unsafe fn open_head(job: &Job, what: &str) -> bool {
     let vm = vm();
-    let sent = if vm.phase() == phase::HEADER_FILTER { job.head_sent } else { job.said || job.head_sent };
+    let sent = if vm.phase() == phase::HEADER_FILTER {
+        job.head_sent
+    } else {
+        job.said || job.head_sent
+    };
     if sent {
         vm.select();
         let text = format!("attempt to set {what} after sending out response headers");
@@ -31,7 +36,9 @@ unsafe fn push_header(l: *mut State, job: &Job, name: &[u8]) {
     unsafe {
         let before = ffi::lua_gettop(l);
         let known = job.has_header(name).is_some();
-        let replaced = job.changes().any(|c| !c.adds() && c.name.eq_ignore_ascii_case(name));
+        let replaced = job
+            .changes()
+            .any(|c| !c.adds() && c.name.eq_ignore_ascii_case(name));
         if job.host_head && (!known || !replaced) {
             vm().select();
             for (n, v) in response::get_headers() {
@@ -98,7 +105,9 @@ unsafe fn set(l: *mut State, job: &mut Job, name: &[u8], idx: c_int) {
                 }
                 for i in 1..=n {
                     ffi::lua_rawgeti(l, idx, i);
-                    let Some(value) = ffi::to_bytes(l, -1) else { bad_value(l, -1) };
+                    let Some(value) = ffi::to_bytes(l, -1) else {
+                        bad_value(l, -1)
+                    };
                     let value = clean(value);
                     if i == 1 {
                         job.set_header(name, value);
@@ -115,7 +124,11 @@ unsafe fn set(l: *mut State, job: &mut Job, name: &[u8], idx: c_int) {
                 ffi::pop(l, 1);
             }
             ffi::TBOOLEAN => {
-                let value: &[u8] = if ffi::lua_toboolean(l, idx) != 0 { b"true" } else { b"false" };
+                let value: &[u8] = if ffi::lua_toboolean(l, idx) != 0 {
+                    b"true"
+                } else {
+                    b"false"
+                };
                 job.set_header(name, value);
             }
             _ => bad_value(l, idx),
@@ -125,7 +138,11 @@ unsafe fn set(l: *mut State, job: &mut Job, name: &[u8], idx: c_int) {
 
 /// A value up to the byte that would end its line.
 fn clean(value: &[u8]) -> &[u8] {
-    let end = if breaks(value) { value.iter().position(|b| breaks(&[*b])) } else { None };
+    let end = if breaks(value) {
+        value.iter().position(|b| breaks(&[*b]))
+    } else {
+        None
+    };
     &value[..end.unwrap_or(value.len())]
 }
 
@@ -134,7 +151,10 @@ unsafe fn bad_value(l: *mut State, idx: c_int) -> ! {
     unsafe {
         ffi::luaL_where(l, 1);
         ffi::push_bytes(l, b"invalid header value: a ");
-        ffi::lua_pushstring(l, ffi::lua_typename(l, ffi::lua_type(l, if idx < 0 { idx - 2 } else { idx })));
+        ffi::lua_pushstring(
+            l,
+            ffi::lua_typename(l, ffi::lua_type(l, if idx < 0 { idx - 2 } else { idx })),
+        );
         ffi::lua_concat(l, 3);
         ffi::raise(l)
     }
@@ -194,7 +214,10 @@ unsafe extern "C-unwind" fn get_headers(l: *mut State) -> c_int {
         if job.host_head {
             vm().select();
             for (name, value) in response::get_headers() {
-                if job.changes().any(|c| !c.adds() && c.name.eq_ignore_ascii_case(name.as_bytes())) {
+                if job
+                    .changes()
+                    .any(|c| !c.adds() && c.name.eq_ignore_ascii_case(name.as_bytes()))
+                {
                     continue;
                 }
                 count += 1;
@@ -246,7 +269,11 @@ pub(crate) unsafe fn set_status(l: *mut State, idx: c_int) {
         let status = ffi::luaL_checknumber(l, idx);
         let job = api::job(l, WRITE);
         if open_head(job, "ngx.status") {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a status; saturates")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a status; saturates"
+            )]
             let status = status as u16;
             job.status = status;
         }
@@ -271,7 +298,10 @@ pub(crate) unsafe fn open(l: *mut State) {
         ffi::push_library(l, &[(c"__index", index), (c"__newindex", newindex)]);
         ffi::lua_setmetatable(l, -2);
         ffi::lua_setfield(l, -2, c"header".as_ptr());
-        ffi::push_library(l, &[(c"get_headers", get_headers), (c"add_header", add_header)]);
+        ffi::push_library(
+            l,
+            &[(c"get_headers", get_headers), (c"add_header", add_header)],
+        );
         ffi::lua_setfield(l, -2, c"resp".as_ptr());
         ffi::pop(l, 1);
     }

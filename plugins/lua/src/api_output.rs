@@ -32,7 +32,9 @@ pub(crate) unsafe fn append(l: *mut State, idx: c_int, out: &mut Vec<u8>, depth:
             ffi::TNIL => out.extend_from_slice(b"nil"),
             ffi::TBOOLEAN if ffi::lua_toboolean(l, idx) != 0 => out.extend_from_slice(b"true"),
             ffi::TBOOLEAN => out.extend_from_slice(b"false"),
-            ffi::TLIGHTUSERDATA if ffi::lua_touserdata(l, idx).is_null() => out.extend_from_slice(b"null"),
+            ffi::TLIGHTUSERDATA if ffi::lua_touserdata(l, idx).is_null() => {
+                out.extend_from_slice(b"null")
+            }
             ffi::TTABLE if depth < MAX_DEPTH && ffi::lua_checkstack(l, 4) != 0 => {
                 let idx = ffi::lua_absindex(l, idx);
                 let n = c_int::try_from(ffi::lua_rawlen(l, idx)).unwrap_or(c_int::MAX);
@@ -102,8 +104,12 @@ unsafe fn bad_value(l: *mut State, i: c_int) -> ! {
     unsafe {
         let message: &std::ffi::CStr = match ffi::lua_type(l, i) {
             ffi::TTABLE => c"non-array table found",
-            ffi::TLIGHTUSERDATA => c"string, number, boolean, nil, ngx.null, or array table expected, but got userdata",
-            ffi::TFUNCTION => c"string, number, boolean, nil, ngx.null, or array table expected, but got function",
+            ffi::TLIGHTUSERDATA => {
+                c"string, number, boolean, nil, ngx.null, or array table expected, but got userdata"
+            }
+            ffi::TFUNCTION => {
+                c"string, number, boolean, nil, ngx.null, or array table expected, but got function"
+            }
             _ => c"string, number, boolean, nil, ngx.null, or array table expected",
         };
         ffi::arg_error(l, i, message)
@@ -214,7 +220,11 @@ unsafe extern "C-unwind" fn exit(l: *mut State) -> c_int {
         api::check_phase(l, phase::EXIT);
         let vm = vm();
         if let Some(job) = vm.current_job() {
-            if job.said && code >= 300 && ![408, 499, 444].contains(&code) && vm.phase() != phase::HEADER_FILTER {
+            if job.said
+                && code >= 300
+                && ![408, 499, 444].contains(&code)
+                && vm.phase() != phase::HEADER_FILTER
+            {
                 if i32::from(job.status) != code {
                     vm.select();
                     let text = format!(
@@ -245,12 +255,18 @@ unsafe extern "C-unwind" fn redirect(l: *mut State) -> c_int {
             );
         }
         if job.said {
-            ffi::error(l, b"attempt to call ngx.redirect after sending out the headers");
+            ffi::error(
+                l,
+                b"attempt to call ngx.redirect after sending out the headers",
+            );
         }
         if let Some(bad) = uri.iter().find(|b| **b < 0x20 || **b == 0x7f) {
             ffi::push_bytes(l, b"unsafe byte \"0x");
             let digits = b"0123456789abcdef";
-            ffi::push_bytes(l, &[digits[usize::from(bad >> 4)], digits[usize::from(bad & 15)]]);
+            ffi::push_bytes(
+                l,
+                &[digits[usize::from(bad >> 4)], digits[usize::from(bad & 15)]],
+            );
             ffi::push_bytes(l, b"\" in redirect uri \"");
             ffi::lua_pushvalue(l, 1);
             ffi::push_bytes(l, b"\"");
@@ -270,7 +286,10 @@ unsafe extern "C-unwind" fn exec(l: *mut State) -> c_int {
         ffi::check_bytes(l, 1);
         let job = api::job(l, phase::ANSWER & !phase::set(phase::SERVER_REWRITE));
         if job.said {
-            ffi::error(l, b"attempt to call ngx.exec after sending out response headers");
+            ffi::error(
+                l,
+                b"attempt to call ngx.exec after sending out response headers",
+            );
         }
         if n >= 2 && ffi::lua_type(l, 2) != ffi::TNIL {
             if ffi::lua_type(l, 2) == ffi::TTABLE {
@@ -281,7 +300,11 @@ unsafe extern "C-unwind" fn exec(l: *mut State) -> c_int {
                 ffi::lua_replace(l, 2);
             }
             ffi::check_bytes(l, 2);
-            let mark: &[u8] = if ffi::check_bytes(l, 1).contains(&b'?') { b"&" } else { b"?" };
+            let mark: &[u8] = if ffi::check_bytes(l, 1).contains(&b'?') {
+                b"&"
+            } else {
+                b"?"
+            };
             ffi::lua_pushvalue(l, 1);
             ffi::push_bytes(l, mark);
             ffi::lua_pushvalue(l, 2);

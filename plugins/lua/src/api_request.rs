@@ -14,12 +14,26 @@ const READ: phase::Set = phase::EXCHANGE;
 const WRITE: phase::Set = phase::ANSWER | phase::set(phase::SET) | phase::set(phase::HEADER_FILTER);
 
 /// The methods of `run`, and those that only Lua's numbers know.
-const METHODS: [&str; 10] =
-    ["", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"];
+const METHODS: [&str; 10] = [
+    "", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT",
+];
 /// nginx's method bits, from 2 upwards.
 const NUMBERED: [&str; 15] = [
-    "GET", "HEAD", "POST", "PUT", "DELETE", "MKCOL", "COPY", "MOVE", "OPTIONS", "PROPFIND", "PROPPATCH",
-    "LOCK", "UNLOCK", "PATCH", "TRACE",
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "OPTIONS",
+    "PROPFIND",
+    "PROPPATCH",
+    "LOCK",
+    "UNLOCK",
+    "PATCH",
+    "TRACE",
 ];
 
 /// Pushes the request's method.
@@ -50,19 +64,35 @@ unsafe extern "C-unwind" fn set_method(l: *mut State) -> c_int {
     unsafe {
         let number = ffi::luaL_checkinteger(l, 1);
         let job = api::job(l, WRITE);
-        let name = NUMBERED.iter().zip(1..).find(|(_, bit)| number == 1 << bit).map(|(n, _)| *n);
-        let Some(name) = name else { ffi::error(l, b"unsupported HTTP method") };
+        let name = NUMBERED
+            .iter()
+            .zip(1..)
+            .find(|(_, bit)| number == 1 << bit)
+            .map(|(n, _)| *n);
+        let Some(name) = name else {
+            ffi::error(l, b"unsupported HTTP method")
+        };
         vm().select();
         if request::set_method(name).is_err() {
             ffi::error(l, b"the method cannot be changed here");
         }
-        job.method = METHODS.iter().zip(0..).find(|(n, _)| **n == name).map_or(0, |(_, i)| i);
+        job.method = METHODS
+            .iter()
+            .zip(0..)
+            .find(|(n, _)| **n == name)
+            .map_or(0, |(_, i)| i);
     }
     0
 }
 
 /// Puts a value under a name: the first plain, several in a table.
-pub(crate) unsafe fn add_to_table(l: *mut State, table: c_int, name: &[u8], value: &[u8], raw: bool) {
+pub(crate) unsafe fn add_to_table(
+    l: *mut State,
+    table: c_int,
+    name: &[u8],
+    value: &[u8],
+    raw: bool,
+) {
     // SAFETY: `l` is the running coroutine, `table` an absolute index.
     unsafe {
         if raw {
@@ -114,7 +144,11 @@ unsafe extern "C-unwind" fn header_index(l: *mut State) -> c_int {
             return 0;
         }
         for (to, from) in room.iter_mut().zip(name) {
-            *to = if *from == b'_' { b'-' } else { from.to_ascii_lowercase() };
+            *to = if *from == b'_' {
+                b'-'
+            } else {
+                from.to_ascii_lowercase()
+            };
         }
         ffi::push_bytes(l, &room[..name.len()]);
         ffi::lua_rawget(l, 1);
@@ -187,7 +221,14 @@ unsafe extern "C-unwind" fn set_header(l: *mut State) -> c_int {
         ffi::check_bytes(l, 1);
         ffi::lua_settop(l, 2);
         if ffi::lua_type(l, 2) == ffi::TBOOLEAN {
-            ffi::push_bytes(l, if ffi::lua_toboolean(l, 2) != 0 { b"true" } else { b"false" });
+            ffi::push_bytes(
+                l,
+                if ffi::lua_toboolean(l, 2) != 0 {
+                    b"true"
+                } else {
+                    b"false"
+                },
+            );
             ffi::lua_replace(l, 2);
         }
         api::job(l, WRITE);
@@ -212,7 +253,9 @@ unsafe extern "C-unwind" fn add_header(l: *mut State) -> c_int {
         vm().select();
         let failed = {
             let name = String::from_utf8_lossy(ffi::check_bytes(l, 1));
-            values(l, 2).iter().any(|v| request::add_header(&name, v).is_err())
+            values(l, 2)
+                .iter()
+                .any(|v| request::add_header(&name, v).is_err())
         };
         if failed {
             ffi::error(l, b"invalid header name or value");
@@ -248,7 +291,9 @@ unsafe extern "C-unwind" fn raw_header(l: *mut State) -> c_int {
         let mut text = Vec::new();
         if !without_line {
             let version = f64::from(head.version) / 10.0;
-            text.extend_from_slice(format!("{} {} HTTP/{version:.1}\r\n", head.method, head.uri).as_bytes());
+            text.extend_from_slice(
+                format!("{} {} HTTP/{version:.1}\r\n", head.method, head.uri).as_bytes(),
+            );
         }
         for (name, value) in &head.headers {
             text.extend_from_slice(name.as_bytes());
@@ -304,7 +349,11 @@ fn encode_path(path: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for &b in path {
         if b <= 0x20 || b >= 0x7f || matches!(b, b'%' | b'?' | b'#' | b'"' | b'<' | b'>') {
-            out.extend_from_slice(&[b'%', DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
+            out.extend_from_slice(&[
+                b'%',
+                DIGITS[usize::from(b >> 4)],
+                DIGITS[usize::from(b & 15)],
+            ]);
         } else {
             out.push(b);
         }

@@ -109,7 +109,11 @@ unsafe fn ttl(l: *mut State, idx: c_int, what: &std::ffi::CStr) -> u64 {
         if seconds < 0.0 {
             ffi::arg_error(l, idx, what);
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative; saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative; saturates"
+        )]
         let milliseconds = (seconds * 1000.0) as u64;
         milliseconds
     }
@@ -170,7 +174,9 @@ unsafe fn store(l: *mut State, mode: Mode) -> c_int {
         };
         let outcome = match to_value(l, 3) {
             Some(value) => {
-                if matches!(value, Value::Nil) && matches!(mode, Mode::Add | Mode::SafeAdd | Mode::Replace) {
+                if matches!(value, Value::Nil)
+                    && matches!(mode, Mode::Add | Mode::SafeAdd | Mode::Replace)
+                {
                     return ffi::nil_error(l, b"attempt to add or replace nil values");
                 }
                 dict.store(mode, key, &value, ttl, flags)
@@ -213,7 +219,11 @@ unsafe extern "C-unwind" fn incr(l: *mut State) -> c_int {
     unsafe {
         let dict = dict(l);
         let by = ffi::luaL_checknumber(l, 3);
-        let init = if ffi::lua_type(l, 4) <= ffi::TNIL { None } else { Some(ffi::luaL_checknumber(l, 4)) };
+        let init = if ffi::lua_type(l, 4) <= ffi::TNIL {
+            None
+        } else {
+            Some(ffi::luaL_checknumber(l, 4))
+        };
         let init_ttl = ttl(l, 5, c"bad \"init_ttl\" argument");
         if init_ttl > 0 && init.is_none() {
             ffi::error(l, b"must provide \"init\" when providing \"init_ttl\"");
@@ -421,7 +431,11 @@ unsafe extern "C-unwind" fn index(l: *mut State) -> c_int {
         let name = std::str::from_utf8(ffi::check_bytes(l, 2)).unwrap_or_default();
         let Ok(dict) = Dict::open(name) else { return 0 };
         let place: *mut Opened = ffi::lua_newuserdata(l, size_of::<Opened>()).cast();
-        place.write(Opened { dict, name: name.to_owned(), serving: vm().serving });
+        place.write(Opened {
+            dict,
+            name: name.to_owned(),
+            serving: vm().serving,
+        });
         ffi::lua_getfield(l, ffi::REGISTRY, c"phasor.shared".as_ptr());
         ffi::lua_setmetatable(l, -2);
         ffi::lua_pushvalue(l, 2);

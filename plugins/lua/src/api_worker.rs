@@ -40,9 +40,13 @@ unsafe fn log(l: *mut State, level: usize, first: c_int) {
         ffi::luaL_checkstack(l, 3, c"".as_ptr());
         ffi::luaL_where(l, 1);
         let mut text = String::from("[lua] ");
-        text.push_str(&String::from_utf8_lossy(ffi::to_bytes(l, -1).unwrap_or_default()));
+        text.push_str(&String::from_utf8_lossy(
+            ffi::to_bytes(l, -1).unwrap_or_default(),
+        ));
         for i in first..=n {
-            text.push_str(&String::from_utf8_lossy(ffi::to_bytes(l, i).unwrap_or_default()));
+            text.push_str(&String::from_utf8_lossy(
+                ffi::to_bytes(l, i).unwrap_or_default(),
+            ));
         }
         error_log::write(LEVELS[level], &text);
     }

@@ -53,7 +53,10 @@ unsafe fn check(l: *mut State, in_hook: bool) {
         }
         let now = time::monotonic();
         if vm.budget.switch != vm.switches {
-            vm.budget = Budget { switch: vm.switches, since: now };
+            vm.budget = Budget {
+                switch: vm.switches,
+                since: now,
+            };
             return;
         }
         let ran = now.saturating_sub(vm.budget.since);

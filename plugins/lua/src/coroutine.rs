@@ -121,7 +121,9 @@ unsafe extern "C-unwind" fn go_on(l: *mut State) -> c_int {
         } else {
             ffi::lua_tothread(l, 1)
         };
-        let results = vm().current().map_or(0, |t| if t.leaf == co { t.leaf_results } else { 0 });
+        let results = vm()
+            .current()
+            .map_or(0, |t| if t.leaf == co { t.leaf_results } else { 0 });
         resume_on(l, co, results, who)
     }
 }

@@ -147,7 +147,14 @@ unsafe extern "C-unwind" {
     pub(crate) fn lua_len(l: *mut State, idx: c_int);
 
     pub(crate) fn lua_callk(l: *mut State, n: c_int, r: c_int, ctx: c_int, k: Option<CFunction>);
-    pub(crate) fn lua_pcallk(l: *mut State, n: c_int, r: c_int, msgh: c_int, ctx: c_int, k: Option<CFunction>) -> c_int;
+    pub(crate) fn lua_pcallk(
+        l: *mut State,
+        n: c_int,
+        r: c_int,
+        msgh: c_int,
+        ctx: c_int,
+        k: Option<CFunction>,
+    ) -> c_int;
     pub(crate) fn lua_getctx(l: *mut State, ctx: *mut c_int) -> c_int;
     pub(crate) fn lua_yieldk(l: *mut State, n: c_int, ctx: c_int, k: Option<CFunction>) -> c_int;
     pub(crate) fn lua_resume(l: *mut State, from: *mut State, n: c_int) -> c_int;
@@ -202,7 +209,12 @@ unsafe extern "C-unwind" {
     pub(crate) fn lua_setfenv(l: *mut State, idx: c_int) -> c_int;
     pub(crate) fn lua_cloneenv(l: *mut State, idx: c_int);
     /// Whether globals and closure are as new.
-    pub(crate) fn phasor_clean(l: *mut State, env: c_int, f: c_int, metatable: *const c_void) -> c_int;
+    pub(crate) fn phasor_clean(
+        l: *mut State,
+        env: c_int,
+        f: c_int,
+        metatable: *const c_void,
+    ) -> c_int;
     /// Pushes the globals of the running task.
     pub(crate) fn phasor_pushglobals(l: *mut State);
     pub(crate) fn phasor_yieldable(l: *mut State) -> c_int;
@@ -227,7 +239,11 @@ pub(crate) unsafe fn to_bytes<'a>(l: *mut State, idx: c_int) -> Option<&'a [u8]>
     // SAFETY: Lua gives a pointer to `n` bytes or null.
     unsafe {
         let p = lua_tolstring(l, idx, &raw mut n);
-        if p.is_null() { None } else { Some(std::slice::from_raw_parts(p.cast(), n)) }
+        if p.is_null() {
+            None
+        } else {
+            Some(std::slice::from_raw_parts(p.cast(), n))
+        }
     }
 }
 
@@ -245,19 +261,37 @@ pub(crate) unsafe fn check_bytes<'a>(l: *mut State, arg: c_int) -> &'a [u8] {
 /// The bytes of argument `arg`, `None` when it is nil or absent; raises for other types.
 pub(crate) unsafe fn opt_bytes<'a>(l: *mut State, arg: c_int) -> Option<&'a [u8]> {
     // SAFETY: as `check_bytes`.
-    unsafe { if lua_type(l, arg) <= TNIL { None } else { Some(check_bytes(l, arg)) } }
+    unsafe {
+        if lua_type(l, arg) <= TNIL {
+            None
+        } else {
+            Some(check_bytes(l, arg))
+        }
+    }
 }
 
 /// The number in argument `arg`, `default` when it is nil or absent; raises for other types.
 pub(crate) unsafe fn opt_number(l: *mut State, arg: c_int, default: f64) -> f64 {
     // SAFETY: `l` is live.
-    unsafe { if lua_type(l, arg) <= TNIL { default } else { luaL_checknumber(l, arg) } }
+    unsafe {
+        if lua_type(l, arg) <= TNIL {
+            default
+        } else {
+            luaL_checknumber(l, arg)
+        }
+    }
 }
 
 /// The integer in argument `arg`, `default` when it is nil or absent; raises for other types.
 pub(crate) unsafe fn opt_integer(l: *mut State, arg: c_int, default: isize) -> isize {
     // SAFETY: `l` is live.
-    unsafe { if lua_type(l, arg) <= TNIL { default } else { luaL_checkinteger(l, arg) } }
+    unsafe {
+        if lua_type(l, arg) <= TNIL {
+            default
+        } else {
+            luaL_checkinteger(l, arg)
+        }
+    }
 }
 
 /// Raises `message` with the position of the calling Lua code before it.
@@ -381,7 +415,15 @@ pub(crate) unsafe fn push_reference(l: *mut State, r: c_int) {
 /// Compiles `source`; leaves the function, or the message, on the stack.
 pub(crate) unsafe fn load(l: *mut State, source: &[u8], name: &CStr) -> c_int {
     // SAFETY: both live for the call; "t" refuses byte code.
-    unsafe { luaL_loadbufferx(l, source.as_ptr().cast(), source.len(), name.as_ptr(), c"t".as_ptr()) }
+    unsafe {
+        luaL_loadbufferx(
+            l,
+            source.as_ptr().cast(),
+            source.len(),
+            name.as_ptr(),
+            c"t".as_ptr(),
+        )
+    }
 }
 
 /// Counts `units` of work against the CPU budget of the running handler; raises when it is spent.

@@ -111,7 +111,10 @@ unsafe fn exited(job: &mut Job, phase: phase::Phase, code: i32) -> bool {
                 answer(job);
             }
             _ => {
-                let code = u16::try_from(code).ok().filter(|c| *c >= 100).unwrap_or(500);
+                let code = u16::try_from(code)
+                    .ok()
+                    .filter(|c| *c >= 100)
+                    .unwrap_or(500);
                 finish(job, EXIT, code);
             }
         }
@@ -148,7 +151,11 @@ unsafe fn set_variable(job: &mut Job, task: &mut Task) -> bool {
 
 /// The segment ends without an answer.
 unsafe fn finish(job: &mut Job, verdict: u8, code: u16) {
-    let head = Head { status: job.status, count: job.head_count, changes: &job.head };
+    let head = Head {
+        status: job.status,
+        count: job.head_count,
+        changes: &job.head,
+    };
     wire::finish(&mut vm().records, job.number, verdict, code, &head);
     job.host_head |= job.head_count != 0;
     job.head.clear();
@@ -195,13 +202,19 @@ pub(crate) unsafe fn commit(job: &mut Job, flags: u8) -> bool {
         flags |= wire::FILTERED;
     }
     if job.head_sent {
-        if job.out.is_empty() && flags & (wire::BODY_ENDS | wire::HANDLER_ENDED | wire::TELL_DRAINED) == 0 {
+        if job.out.is_empty()
+            && flags & (wire::BODY_ENDS | wire::HANDLER_ENDED | wire::TELL_DRAINED) == 0
+        {
             return true;
         }
         wire::chunk(&mut vm.records, job.number, flags, &job.out);
     } else {
         let status = if job.status == 0 { 200 } else { job.status };
-        let head = Head { status, count: job.head_count, changes: &job.head };
+        let head = Head {
+            status,
+            count: job.head_count,
+            changes: &job.head,
+        };
         wire::respond(&mut vm.records, job.number, flags, &head, &job.out);
         job.head_sent = true;
     }
@@ -330,7 +343,12 @@ pub(crate) unsafe fn chunk(job: &mut Job, flags: u8, bytes: &[u8]) {
     let last = flags & wire::BODY_ENDS != 0;
     // SAFETY: no task of this job runs.
     if unsafe { filter_body(job, last) } {
-        wire::chunk(&mut vm().records, job.number, flags & wire::BODY_ENDS, &job.out);
+        wire::chunk(
+            &mut vm().records,
+            job.number,
+            flags & wire::BODY_ENDS,
+            &job.out,
+        );
         job.out.clear();
     }
 }
@@ -368,7 +386,10 @@ pub(crate) unsafe fn log_ended(job: &mut Job, task: &mut Task, progress: Progres
     if progress == Progress::Failed {
         vm().selected = (job.number, phase::LOG);
         crate::bindings::phasor::plugin::reactor::select(job.number, phase::LOG);
-        let text = format!("failed to run log_by_lua*: {}", String::from_utf8_lossy(&task.message));
+        let text = format!(
+            "failed to run log_by_lua*: {}",
+            String::from_utf8_lossy(&task.message)
+        );
         error_log::write(error_log::Level::Error, &text);
     }
     // SAFETY: the task has ended.

@@ -19,7 +19,10 @@ pub(crate) enum Exit {
 }
 
 /// One exchange.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the answer")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own about the answer"
+)]
 pub(crate) struct Job {
     pub(crate) number: u32,
     pub(crate) live: bool,
@@ -126,15 +129,20 @@ impl Job {
 
     /// The changes in order.
     pub(crate) fn changes(&self) -> Changes<'_> {
-        Changes { head: &self.head, at: 0 }
+        Changes {
+            head: &self.head,
+            at: 0,
+        }
     }
 
     /// Appends one change.
     fn push(&mut self, flag: u8, name: &[u8], value: &[u8]) {
         let name = &name[..name.len().min(usize::from(u16::MAX))];
         self.head.push(flag);
-        self.head.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
-        self.head.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.head
+            .extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
+        self.head
+            .extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
         self.head.extend_from_slice(name);
         self.head.extend_from_slice(value);
         self.head_count += 1;
@@ -144,7 +152,10 @@ impl Job {
     fn forget(&mut self, name: &[u8]) {
         let mut at = 0;
         loop {
-            let mut rest = Changes { head: &self.head, at };
+            let mut rest = Changes {
+                head: &self.head,
+                at,
+            };
             let Some(change) = rest.next() else { break };
             let (start, end) = (change.start, change.end);
             if change.name.eq_ignore_ascii_case(name) {
@@ -177,7 +188,10 @@ impl Job {
 
     /// Whether a change names this header: `Some(true)` when it sets it.
     pub(crate) fn has_header(&self, name: &[u8]) -> Option<bool> {
-        self.changes().filter(|c| c.name.eq_ignore_ascii_case(name)).map(|c| c.flag != REMOVE).last()
+        self.changes()
+            .filter(|c| c.name.eq_ignore_ascii_case(name))
+            .map(|c| c.flag != REMOVE)
+            .last()
     }
 }
 
@@ -198,7 +212,13 @@ impl<'a> Iterator for Changes<'a> {
         let value = rest.get(name_len..name_len + value_len)?;
         let start = self.at;
         self.at += 7 + name_len + value_len;
-        Some(Change { flag: fixed[0], name, value, start, end: self.at })
+        Some(Change {
+            flag: fixed[0],
+            name,
+            value,
+            start,
+            end: self.at,
+        })
     }
 }
 

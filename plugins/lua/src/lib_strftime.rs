@@ -29,6 +29,10 @@ pub(crate) fn write(out: &mut Vec<u8>, format: &[u8], date: &Date, at: i64, offs
 }
 
 /// Appends one conversion; an error when there is none of this letter.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each conversion of strftime"
+)]
 fn convert(
     text: &mut String,
     letter: u8,

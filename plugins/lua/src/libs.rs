@@ -15,7 +15,11 @@ pub(crate) unsafe fn new_state(program: &Program) -> Result<*mut State, String> 
     crate::alloc::set_limit(program.limits.memory);
     // SAFETY: the allocator has the right type.
     let l = unsafe { ffi::lua_newstate(crate::alloc::allocate, std::ptr::null_mut()) };
-    if l.is_null() { Err("no memory for a Lua state".to_owned()) } else { Ok(l) }
+    if l.is_null() {
+        Err("no memory for a Lua state".to_owned())
+    } else {
+        Ok(l)
+    }
 }
 
 /// Opens everything; an error comes back as text.
@@ -25,7 +29,10 @@ pub(crate) unsafe fn open_all(l: *mut State) -> Result<(), String> {
         ffi::lua_pushcclosure(l, open, 0);
         if ffi::lua_pcallk(l, 0, 0, 0, 0, None) != ffi::OK {
             let text = ffi::to_bytes(l, -1).unwrap_or(b"(no message)");
-            return Err(format!("opening Lua's libraries: {}", String::from_utf8_lossy(text)));
+            return Err(format!(
+                "opening Lua's libraries: {}",
+                String::from_utf8_lossy(text)
+            ));
         }
         crate::budget::install(l);
         ffi::lua_gc(l, ffi::GCSETPAUSE, 200);
@@ -79,7 +86,8 @@ unsafe fn open_ngx(l: *mut State) {
 unsafe extern "C-unwind" fn find_module(l: *mut State) -> c_int {
     // SAFETY: called by the prelude with two strings; nothing with a destructor outlives the pushes.
     unsafe {
-        let text = |i| String::from_utf8_lossy(ffi::to_bytes(l, i).unwrap_or_default()).into_owned();
+        let text =
+            |i| String::from_utf8_lossy(ffi::to_bytes(l, i).unwrap_or_default()).into_owned();
         vm().select();
         match crate::bindings::phasor::plugin::reactor::find_module(&text(1), &text(2)) {
             Ok((file, source)) => {
@@ -147,7 +155,12 @@ unsafe extern "C-unwind" fn resolve_global(l: *mut State) -> c_int {
 
 /// `package.path` from `config.path`; the host knows where its templates begin.
 unsafe fn set_path(l: *mut State) {
-    let path = vm().program.config.path.as_deref().unwrap_or("lua/?.lua;lua/?/init.lua");
+    let path = vm()
+        .program
+        .config
+        .path
+        .as_deref()
+        .unwrap_or("lua/?.lua;lua/?/init.lua");
     let path = CString::new(path).unwrap_or_default();
     // SAFETY: as `open`; Lua copies the string.
     unsafe {

@@ -31,7 +31,8 @@ pub(crate) const ANSWER: Set =
 pub(crate) const EXCHANGE: Set =
     ANSWER | set(SET) | set(BALANCER) | set(HEADER_FILTER) | set(BODY_FILTER) | set(LOG);
 /// Phases in which `ngx.exit` is known.
-pub(crate) const EXIT: Set = ANSWER | set(HEADER_FILTER) | set(BALANCER) | set(TIMER) | set(3) | set(4);
+pub(crate) const EXIT: Set =
+    ANSWER | set(HEADER_FILTER) | set(BALANCER) | set(TIMER) | set(3) | set(4);
 /// All but `init`.
 pub(crate) const WAIT: Set = !set(INIT);
 
@@ -40,7 +41,11 @@ const NAMES: [(&str, &str, &str); 16] = [
     ("init", "init", "init_by_lua*"),
     ("init_worker", "init_worker", "init_worker_by_lua*"),
     ("exit_worker", "exit_worker", "exit_worker_by_lua*"),
-    ("client_hello", "ssl_client_hello", "ssl_client_hello_by_lua*"),
+    (
+        "client_hello",
+        "ssl_client_hello",
+        "ssl_client_hello_by_lua*",
+    ),
     ("certificate", "ssl_cert", "ssl_certificate_by_lua*"),
     ("server_rewrite", "server_rewrite", "server_rewrite_by_lua*"),
     ("set", "set", "set_by_lua*"),
@@ -57,7 +62,11 @@ const NAMES: [(&str, &str, &str); 16] = [
 
 /// The number of a phase that the program names.
 pub(crate) fn parse(name: &str) -> Option<Phase> {
-    NAMES.iter().zip(0..).find(|((n, _, _), _)| *n == name).map(|(_, i)| i)
+    NAMES
+        .iter()
+        .zip(0..)
+        .find(|((n, _, _), _)| *n == name)
+        .map(|(_, i)| i)
 }
 
 /// What `ngx.get_phase` gives.

@@ -44,7 +44,11 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { cpu_ms: 50, memory: 256 << 20, window: 64 << 10 }
+        Self {
+            cpu_ms: 50,
+            memory: 256 << 20,
+            window: 64 << 10,
+        }
     }
 }
 
@@ -99,7 +103,8 @@ pub(crate) struct Program {
 impl Program {
     /// Parses the document.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let d: Document = serde_json::from_str(text).map_err(|e| format!("reactor.program: {e}"))?;
+        let d: Document =
+            serde_json::from_str(text).map_err(|e| format!("reactor.program: {e}"))?;
         let mut handlers = Vec::with_capacity(d.handlers.len());
         for h in d.handlers {
             let phase = phase::parse(&h.phase)
@@ -113,7 +118,11 @@ impl Program {
                 function: 0,
             });
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "any 32 bits do as a seed")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "any 32 bits do as a seed"
+        )]
         let seed = d.seed.unwrap_or(0.0) as u64 as u32;
         let program = Self {
             config: d.config.unwrap_or_default(),
@@ -130,7 +139,10 @@ impl Program {
 
     /// Every handler number names a handler: nothing later checks again.
     fn check(&self) -> Result<(), String> {
-        let lists = self.segments.iter().flat_map(|s| [&s.steps, &s.header_filter, &s.body_filter, &s.log]);
+        let lists = self
+            .segments
+            .iter()
+            .flat_map(|s| [&s.steps, &s.header_filter, &s.body_filter, &s.log]);
         for &number in lists.flatten().chain(&self.init) {
             if usize::from(number) >= self.handlers.len() {
                 return Err(format!("reactor.program: there is no handler {number}"));

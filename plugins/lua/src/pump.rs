@@ -195,7 +195,9 @@ unsafe fn ready(token: u32) {
         // SAFETY: as `timer::fire`.
         Waiter::Timer(at) => unsafe { timer::fire(at, false) },
         Waiter::Task(number) => {
-            let Some(&task) = vm.tasks.get(number as usize) else { return };
+            let Some(&task) = vm.tasks.get(number as usize) else {
+                return;
+            };
             // SAFETY: tasks are never freed; this one waits.
             unsafe {
                 let task = &mut *task;
@@ -234,7 +236,12 @@ unsafe fn ended(task: &mut Task, progress: Progress) {
 /// Runs a handler that has no exchange.
 unsafe fn call(number: u32, handler: u16) {
     let vm = vm();
-    let Some(phase) = vm.program.handlers.get(usize::from(handler)).map(|h| h.phase) else {
+    let Some(phase) = vm
+        .program
+        .handlers
+        .get(usize::from(handler))
+        .map(|h| h.phase)
+    else {
         wire::fail(&mut vm.records, number, b"no such handler");
         return;
     };

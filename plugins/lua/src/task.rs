@@ -208,7 +208,11 @@ impl Task {
 
     /// Goes on after a wait, whose results lie on the leaf's stack.
     pub(crate) unsafe fn wake(&mut self) -> Progress {
-        let results = if self.leaf == self.thread { self.leaf_results } else { 0 };
+        let results = if self.leaf == self.thread {
+            self.leaf_results
+        } else {
+            0
+        };
         // SAFETY: the thread is suspended.
         unsafe { self.resume(results) }
     }

@@ -47,7 +47,15 @@ unsafe fn start(l: *mut State, repeat: bool) -> c_int {
         crate::api::check_phase(l, phase::WAIT);
         let vm = vm();
         if !(0.0..=4_294_967.0).contains(&delay) || repeat && delay < 0.001 {
-            ffi::arg_error(l, 1, if repeat { c"delay cannot be zero" } else { c"delay out of range" });
+            ffi::arg_error(
+                l,
+                1,
+                if repeat {
+                    c"delay cannot be zero"
+                } else {
+                    c"delay out of range"
+                },
+            );
         }
         if vm.stopping && (repeat || delay > 0.0) {
             return ffi::nil_error(l, b"process exiting");
@@ -61,9 +69,17 @@ unsafe fn start(l: *mut State, repeat: bool) -> c_int {
             ffi::lua_rawseti(l, -2, i - 1);
         }
         let call = ffi::reference(l);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked above"
+        )]
         let milliseconds = (delay * 1000.0) as u32;
-        let timer = Timer { call, arguments: n - 2, every: if repeat { milliseconds } else { 0 } };
+        let timer = Timer {
+            call,
+            arguments: n - 2,
+            every: if repeat { milliseconds } else { 0 },
+        };
         schedule(timer, milliseconds);
         ffi::lua_pushnumber(l, 1.0);
         1
@@ -86,14 +102,19 @@ fn schedule(timer: Timer, milliseconds: u32) {
 /// A timer's time has come.
 pub(crate) unsafe fn fire(at: u32, premature: bool) {
     let vm = vm();
-    let Some(timer) = vm.timers.slots.get_mut(at as usize).and_then(Option::take) else { return };
+    let Some(timer) = vm.timers.slots.get_mut(at as usize).and_then(Option::take) else {
+        return;
+    };
     vm.timers.free.push(at);
     vm.timers.pending -= 1;
     // SAFETY: the task's coroutine is new; the call was kept by `start`.
     unsafe {
         if vm.timers.running >= MAX_RUNNING {
             vm.select();
-            error_log::write(error_log::Level::Alert, "256 lua_max_running_timers are not enough");
+            error_log::write(
+                error_log::Level::Alert,
+                "256 lua_max_running_timers are not enough",
+            );
             if timer.every == 0 || premature {
                 ffi::unreference(vm.main, timer.call);
                 return;
@@ -132,7 +153,10 @@ pub(crate) unsafe fn ended(task: &mut Task, progress: Progress) {
     vm.timers.running -= 1;
     if progress == Progress::Failed {
         vm.select();
-        let text = format!("lua entry thread aborted: runtime error: {}", String::from_utf8_lossy(&task.message));
+        let text = format!(
+            "lua entry thread aborted: runtime error: {}",
+            String::from_utf8_lossy(&task.message)
+        );
         error_log::write(error_log::Level::Error, &text);
     }
     // SAFETY: the task has ended.
@@ -180,7 +204,12 @@ pub(crate) unsafe fn open(l: *mut State) {
         ffi::push_ngx(l);
         ffi::push_library(
             l,
-            &[(c"at", at), (c"every", every), (c"running_count", running_count), (c"pending_count", pending_count)],
+            &[
+                (c"at", at),
+                (c"every", every),
+                (c"running_count", running_count),
+                (c"pending_count", pending_count),
+            ],
         );
         ffi::lua_setfield(l, -2, c"timer".as_ptr());
         ffi::pop(l, 1);

@@ -26,7 +26,11 @@ unsafe extern "C-unwind" fn build(l: *mut State) -> c_int {
             }
         }
         let text = ffi::lua_tolstring(l, -1, std::ptr::null_mut());
-        let text = if text.is_null() { c"(no message)".as_ptr() } else { text };
+        let text = if text.is_null() {
+            c"(no message)".as_ptr()
+        } else {
+            text
+        };
         ffi::luaL_traceback(l, dead, text, 0);
     }
     1

@@ -2,7 +2,10 @@
 //! nothing but a Lua thread.
 //!
 //! An instance has one thread, and no reference into the state is kept across a call into Lua.
-#![expect(unsafe_code, reason = "one global state, reached through a raw pointer")]
+#![expect(
+    unsafe_code,
+    reason = "one global state, reached through a raw pointer"
+)]
 
 use crate::bindings::phasor::plugin::reactor;
 use crate::ffi::State;
@@ -129,7 +132,11 @@ impl Vm {
 
     /// The running task's phase; `init` outside of tasks.
     pub(crate) fn phase(&mut self) -> Phase {
-        let outside = if self.serving { phase::TIMER } else { phase::INIT };
+        let outside = if self.serving {
+            phase::TIMER
+        } else {
+            phase::INIT
+        };
         self.current().map_or(outside, |t| t.phase)
     }
 
@@ -137,9 +144,24 @@ impl Vm {
     pub(crate) fn select(&mut self) {
         let wanted = match self.current() {
             // SAFETY: jobs are boxed and never freed.
-            Some(t) => (if t.job.is_null() { NONE } else { unsafe { (*t.job).number } }, t.phase),
+            Some(t) => (
+                if t.job.is_null() {
+                    NONE
+                } else {
+                    // SAFETY: as above.
+                    unsafe { (*t.job).number }
+                },
+                t.phase,
+            ),
             // Outside of tasks: `init` while the image is made, timers later.
-            None => (NONE, if self.serving { phase::TIMER } else { phase::INIT }),
+            None => (
+                NONE,
+                if self.serving {
+                    phase::TIMER
+                } else {
+                    phase::INIT
+                },
+            ),
         };
         if self.selected != wanted {
             self.selected = wanted;

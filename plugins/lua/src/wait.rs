@@ -51,7 +51,9 @@ impl Waits {
     /// Whom a token wakes; it is used up.
     pub(crate) fn redeem(&mut self, token: u32) -> Waiter {
         let at = token & ((1 << SLOT_BITS) - 1);
-        let Some(slot) = self.slots.get_mut(at as usize) else { return Waiter::Nobody };
+        let Some(slot) = self.slots.get_mut(at as usize) else {
+            return Waiter::Nobody;
+        };
         if slot.uses != token >> SLOT_BITS || slot.waiter == Waiter::Nobody {
             return Waiter::Nobody;
         }
@@ -70,7 +72,12 @@ pub(crate) unsafe fn can_wait(l: *mut State) -> bool {
 /// The job number that this task's records carry.
 fn record_job(task: &Task) -> u32 {
     // SAFETY: jobs are boxed and never freed.
-    if task.job.is_null() { NONE } else { unsafe { (*task.job).number } }
+    if task.job.is_null() {
+        NONE
+    } else {
+        // SAFETY: jobs are boxed and never freed.
+        unsafe { (*task.job).number }
+    }
 }
 
 /// Lets the others go first: wakes the task with the host's next batch.
@@ -137,7 +144,11 @@ pub(crate) unsafe extern "C-unwind" fn sleep(l: *mut State) -> c_int {
         if !(0.0..=4_294_967.0).contains(&seconds) {
             bad_duration(l, seconds);
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked above"
+        )]
         let milliseconds = (seconds * 1000.0) as u32;
         let vm = vm();
         if !can_wait(l) {

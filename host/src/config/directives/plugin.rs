@@ -82,7 +82,12 @@ static ALLOW: Table = Table {
             "HTTP requests, as origins: \"https://api.example.com\".",
         )
         .default("[]"),
-        Directive::new("shared", GRANT, "Shared dicts, by name.").default("[]"),
+        Directive::new(
+            "shared",
+            GRANT,
+            "Shared dicts, by name. A Lua plugin without a list sees all.",
+        )
+        .default("[]"),
         Directive::new("files", STRINGS, "Folders, as \"PATH:ro\" or \"PATH:rw\".").default("[]"),
         Directive::new("env", GRANT, "Environment variables, by name.").default("[]"),
         Directive::later("redis", "Redis commands on key prefixes."),

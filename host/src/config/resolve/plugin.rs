@@ -49,7 +49,7 @@ impl Resolver<'_, '_> {
         let mut allow = self.allow(granted);
         // Lua of the configuration's own author sees all of its dicts, as in OpenResty, unless the
         // list says which.
-        if component.is_lua() && granted.entries.iter().all(|entry| entry.name != "shared") {
+        if component.is_lua() && granted.list("shared").is_empty() {
             allow.shared = Grant::All;
         }
         let isolation = match fields.text("isolation") {
