@@ -288,6 +288,7 @@ impl Server {
         // What was logged before the signal belongs into the old file.
         self.ask_all(Command::Flush);
         if let Some((log, _)) = &self.generation.access {
+            log.flush();
             log.reopen();
         }
     }
