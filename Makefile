@@ -3,6 +3,10 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
+# No path of the building machine gets into a component: it is the same everywhere.
+CARGO_HOME ?= $(HOME)/.cargo
+export CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS := --remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CURDIR)=/phasor
+
 .PHONY: test tools targets plugins guests lint fmt doc check-docs unit bench bless clean-bench
 
 WASM := wasm32-wasip2

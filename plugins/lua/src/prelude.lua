@@ -81,7 +81,29 @@ end
 local debug_getmetatable, plain_getmetatable = debug.getmetatable, getmetatable
 function getmetatable(v) return veiled(plain_getmetatable(v)) end
 function debug.getmetatable(v) return veiled(debug_getmetatable(v)) end
-debug.getregistry = nil
+
+-- What would reach another request's globals, or take the CPU budget's hook away, is not offered.
+for _, name in ipairs { "getregistry", "getupvalue", "setupvalue", "upvaluejoin", "upvalueid", "getuservalue", "setuservalue", "setmetatable" } do
+  debug[name] = nil
+end
+function debug.sethook() end
+function debug.gethook() end
+local plain_getinfo = debug.getinfo
+function debug.getinfo(level, what, ...)
+  if type(level) == "number" then level = level + 1 end
+  local info = plain_getinfo(level, what, ...)
+  if info then info.func = nil end
+  return info
+end
+package.loaded._G = nil
+package.seeall = nil
+local plain_collectgarbage = collectgarbage
+function collectgarbage(what, argument)
+  if what == nil or what == "collect" or what == "count" or what == "step" then
+    return plain_collectgarbage(what, argument)
+  end
+  return 0
+end
 
 -- `require` in Lua, so that a module may wait while it loads; the host finds the file.
 local find_module, loaded, preload, loading = find_module, package.loaded, package.preload, {}
@@ -110,7 +132,12 @@ function require(name)
     setfenv(loader, shared)
   end
   loaded[name] = loading
-  local result = loader(name)
+  local fine, result = pcall(loader, name)
+  if not fine then
+    -- The next try loads it anew.
+    loaded[name] = nil
+    error(result, 0)
+  end
   if result ~= nil then loaded[name] = result
   elseif loaded[name] == loading then loaded[name] = true end
   return loaded[name]
