@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use tokio::time::Instant;
 
-use http::HeaderMap;
-
 use crate::observe::error_log::{self, Context, Level};
 use crate::phase::Phase;
 
@@ -368,12 +366,6 @@ pub async fn wait<R>(id: ExchangeId, mut f: impl FnMut(&mut Exchange) -> Option<
         })
     })
     .await
-}
-
-/// An empty header map, for tests and defaults.
-#[must_use]
-pub fn no_headers() -> HeaderMap {
-    HeaderMap::new()
 }
 
 /// Writes a record to the error log with what is known of the exchange.
