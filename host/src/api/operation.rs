@@ -16,8 +16,10 @@ use super::{HostState, enter};
 use crate::exchange::body::BodyError;
 use crate::exchange::{self, ExchangeId};
 
+/// Anything that waits without knowing of exchanges: sockets, Redis, HTTP.
+pub type Task = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
 /// What is under way.
-#[derive(Debug)]
 pub enum Work {
     /// Time passes.
     Sleep(Pin<Box<Sleep>>),
@@ -33,12 +35,26 @@ pub enum Work {
         /// Whose.
         exchange: ExchangeId,
     },
+    /// Something that was begun elsewhere.
+    Task(Task),
     /// It is over.
     Done(Outcome),
 }
 
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sleep(_) => "Sleep",
+            Self::ReadBody { .. } => "ReadBody",
+            Self::Write { .. } => "Write",
+            Self::Task(_) => "Task",
+            Self::Done(_) => "Done",
+        })
+    }
+}
+
 /// How it ended.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Outcome {
     /// The time has passed.
     Slept,
@@ -46,12 +62,23 @@ pub enum Outcome {
     Body(Result<Bytes, BodyError>),
     /// Whether somebody still reads.
     Written(bool),
+    /// It was taken already.
+    Taken,
 }
 
 impl Work {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    /// Begins what has to be on its way before anybody waits for it.
+    fn begin(mut self) -> Self {
+        if matches!(self, Self::Task(_)) {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let _later = self.poll(&mut cx).is_pending();
+        }
+        self
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let outcome = match self {
-            Self::Done(outcome) => return Poll::Ready(outcome.clone()),
+            Self::Done(_) => return Poll::Ready(()),
             Self::Sleep(sleep) => {
                 std::task::ready!(sleep.as_mut().poll(cx));
                 Outcome::Slept
@@ -66,9 +93,20 @@ impl Work {
                 let room = exchange::try_with(*exchange, |x| x.output.poll_room(cx));
                 Outcome::Written(std::task::ready!(room.unwrap_or(Poll::Ready(false))))
             }
+            Self::Task(task) => std::task::ready!(task.as_mut().poll(cx)),
         };
-        *self = Self::Done(outcome.clone());
-        Poll::Ready(outcome)
+        *self = Self::Done(outcome);
+        Poll::Ready(())
+    }
+
+    /// The outcome, once.
+    fn take(&mut self) -> Outcome {
+        match self {
+            Self::Done(outcome) => std::mem::replace(outcome, Outcome::Taken),
+            Self::Sleep(_) | Self::ReadBody { .. } | Self::Write { .. } | Self::Task(_) => {
+                Outcome::Taken
+            }
+        }
     }
 }
 
@@ -83,7 +121,7 @@ impl Operation {
     #[must_use]
     pub fn new(work: Work) -> Self {
         Self {
-            work: Arc::new(Mutex::new(work)),
+            work: Arc::new(Mutex::new(work.begin())),
         }
     }
 
@@ -93,13 +131,14 @@ impl Operation {
         Arc::downgrade(&self.work)
     }
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.work.lock().poll(cx)
     }
 
-    /// Waits for its end.
+    /// Waits for its end and takes the outcome.
     pub async fn wait(&self) -> Outcome {
-        std::future::poll_fn(|cx| self.poll(cx)).await
+        std::future::poll_fn(|cx| self.poll(cx)).await;
+        self.work.lock().take()
     }
 }
 

@@ -57,7 +57,7 @@ fn body_error(cause: Cause) -> BodyError {
 fn body(outcome: Outcome, function: &str) -> wasmtime::Result<Result<Vec<u8>, BodyError>> {
     match outcome {
         Outcome::Body(result) => Ok(result.map(|bytes| bytes.to_vec()).map_err(body_error)),
-        Outcome::Slept | Outcome::Written(_) => Err(wrong_kind(function)),
+        _ => Err(wrong_kind(function)),
     }
 }
 

@@ -46,7 +46,7 @@ fn written(outcome: &Outcome, function: &str) -> wasmtime::Result<Result<(), Res
     match outcome {
         Outcome::Written(true) => Ok(Ok(())),
         Outcome::Written(false) => Ok(Err(ResponseError::Closed)),
-        Outcome::Slept | Outcome::Body(_) => Err(wrong_kind(function)),
+        _ => Err(wrong_kind(function)),
     }
 }
 

@@ -79,7 +79,7 @@ impl Host for HostState {
         enter!(self, "timers.end-sleep");
         match self.finish(op).await? {
             Outcome::Slept => Ok(()),
-            Outcome::Body(_) | Outcome::Written(_) => Err(wrong_kind("timers.end-sleep")),
+            _ => Err(wrong_kind("timers.end-sleep")),
         }
     }
 
