@@ -20,6 +20,7 @@ mod error_log;
 mod exchange;
 pub mod operation;
 mod reactor;
+pub mod redis;
 mod request;
 mod response;
 mod shared_dict;
@@ -48,12 +49,23 @@ pub(crate) mod bindings {
             "phasor:plugin/request.discard-body": async | trappable,
             "phasor:plugin/response.write": async | trappable,
             "phasor:plugin/response.end-write": async | trappable,
+            "phasor:plugin/redis.command": async | trappable,
+            "phasor:plugin/redis.end-command": async | trappable,
+            "phasor:plugin/redis.pipeline": async | trappable,
+            "phasor:plugin/redis.end-pipeline": async | trappable,
+            "phasor:plugin/redis.transaction": async | trappable,
+            "phasor:plugin/redis.eval": async | trappable,
+            "phasor:plugin/redis.[static]subscription.subscribe": async | trappable,
+            "phasor:plugin/redis.[static]subscription.end-subscribe": async | trappable,
+            "phasor:plugin/redis.[method]subscription.next": async | trappable,
+            "phasor:plugin/redis.[static]subscription.end-next": async | trappable,
             "phasor:plugin/reactor.next": async | trappable,
             default: trappable,
         },
         with: {
             "phasor:plugin/operation.operation": super::Operation,
             "phasor:plugin/shared-dict.dict": super::Dict,
+            "phasor:plugin/redis.subscription": super::redis::Subscription,
         },
     });
 }
@@ -71,6 +83,8 @@ pub struct PluginInfo {
     pub program: String,
     /// The process's shared dicts.
     pub dicts: Arc<Registry>,
+    /// The configuration's Redis servers.
+    pub redis: Vec<Arc<crate::config::model::Redis>>,
     /// The folder of the configuration file.
     pub prefix: String,
     /// Where a language runtime finds modules: templates with `?`, separated by `;`.
@@ -202,6 +216,6 @@ pub fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
 }
 
 /// Interfaces of the contract whose shape is settled and which this version does not offer yet.
-pub const RESERVED: &[&str] = &["cosocket", "redis", "http-client", "cache", "lock"];
+pub const RESERVED: &[&str] = &["cosocket", "http-client", "cache", "lock"];
 
 impl bindings::phasor::plugin::types::Host for HostState {}

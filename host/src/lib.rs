@@ -20,6 +20,7 @@ pub mod observe;
 pub mod phase;
 pub mod plugin;
 pub mod reactor;
+pub mod redis;
 pub mod response;
 pub mod router;
 pub mod server;

@@ -4,10 +4,12 @@
 use super::definition::{Directive, Kind, Table};
 
 mod plugin;
+mod redis;
 mod route;
 
 pub use plugin::PLUGIN_LUA;
 use plugin::{PLUGIN, SHARED};
+use redis::REDIS;
 use route::ROUTE;
 
 const METHOD_LIST: Kind = Kind::List(&Kind::Text);
@@ -35,6 +37,12 @@ pub static ROOT: Table = Table {
         )
         .default("{}"),
         Directive::new(
+            "redis",
+            Kind::Map(&Kind::Table(&REDIS)),
+            "Redis servers by name.",
+        )
+        .default("{}"),
+        Directive::new(
             "plugin",
             Kind::Map(&Kind::Table(&PLUGIN)),
             "Plugins by name.",
@@ -42,7 +50,6 @@ pub static ROOT: Table = Table {
         .default("{}"),
         Directive::new("route", Kind::List(&Kind::Table(&ROUTE)), "Routes.").default("[]"),
         Directive::later("tls", "Certificates by name."),
-        Directive::later("redis", "Redis servers by name."),
         Directive::later("cache", "Caches by name."),
         Directive::later("upstream", "Groups of peers by name."),
     ],

@@ -12,6 +12,9 @@ use std::time::Duration;
 use super::value::{Cidr, HostPattern, PathPattern, Template};
 
 mod plugin;
+mod redis;
+
+pub use redis::{Redis, RedisAddress, RedisKind, RedisRule, RedisUrl};
 
 pub use plugin::{
     Allow, Component, FileGrant, Grant, Isolation, Limits, LuaHandler, LuaSource, Plugin,
@@ -33,6 +36,8 @@ pub struct Config {
     pub server: Server,
     /// `[shared.NAME]`, in the file's order.
     pub shared_dicts: Vec<SharedDict>,
+    /// `[redis.NAME]`, in the file's order.
+    pub redis: Vec<std::sync::Arc<Redis>>,
     /// `[plugin.NAME]`, in the file's order. The bundled Lua plugin is there when Lua is used,
     /// written in the file or not.
     pub plugins: Vec<Plugin>,

@@ -15,6 +15,7 @@ use crate::phase::Phase;
 
 mod content;
 mod plugin;
+mod redis;
 mod route;
 mod server;
 
@@ -38,11 +39,15 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
         chunk: format!("@{file}"),
         root: root.clone(),
         shared: Vec::new(),
+        redis: Vec::new(),
         plugins: Vec::new(),
         route_names: HashMap::new(),
     };
     let shared_dicts = resolver.shared_dicts(document.table("shared").unwrap_or(&empty));
     resolver.shared = shared_dicts.iter().map(|dict| dict.name.clone()).collect();
+    let redis = document.table("redis").unwrap_or(&empty);
+    resolver.redis = redis.entries.iter().map(|e| e.name.clone()).collect();
+    let redis = resolver.redis_servers(redis);
     resolver.plugins(document.table("plugin").unwrap_or(&empty));
     let routes = document.list("route");
     resolver.name_routes(routes);
@@ -54,6 +59,7 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
         root,
         server,
         shared_dicts,
+        redis: redis.into_iter().map(std::sync::Arc::new).collect(),
         plugins,
         routes,
     }
@@ -66,6 +72,7 @@ struct Resolver<'r, 't> {
     chunk: String,
     root: PathBuf,
     shared: Vec<String>,
+    redis: Vec<String>,
     plugins: Vec<Plugin>,
     /// A route's place by its name.
     route_names: HashMap<String, usize>,

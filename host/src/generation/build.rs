@@ -203,6 +203,7 @@ impl Builder {
                 String::new()
             },
             dicts: self.dicts.clone(),
+            redis: config.redis.clone(),
             prefix: absolute(&config.root),
             module_path: module_path(&plugin.config),
         });

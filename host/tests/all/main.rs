@@ -30,6 +30,7 @@ mod logs;
 mod nginx;
 mod openresty;
 mod process;
+mod redis;
 mod reload;
 mod tidy;
 mod tools;

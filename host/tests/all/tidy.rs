@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
         "exchange",
         "router",
         "shared_dict",
+        "redis",
         "cosocket",
         "redis",
         "cache",

@@ -14,7 +14,7 @@ const READ: phase::Set = phase::ANSWER;
 const GET: phase::Set = phase::ANSWER | phase::set(phase::LOG);
 
 /// Keeps the operation of a wait alive as a userdata, so that it is dropped whatever happens.
-unsafe fn push_operation(l: *mut State, operation: Operation) -> *mut Option<Operation> {
+pub(crate) unsafe fn push_operation(l: *mut State, operation: Operation) -> *mut Option<Operation> {
     // SAFETY: the memory is as large as the value, and written before use.
     unsafe {
         let place: *mut Option<Operation> =

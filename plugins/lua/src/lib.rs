@@ -14,6 +14,7 @@ mod api_constants;
 mod api_fields;
 mod api_header;
 mod api_output;
+mod api_redis;
 mod api_request;
 mod api_shared;
 mod api_variable;

@@ -78,6 +78,7 @@ unsafe fn open_ngx(l: *mut State) {
         crate::api_fields::open(l);
         crate::api_worker::open(l);
         crate::api_shared::open(l);
+        crate::api_redis::open(l);
         crate::timer::open(l);
     }
 }

@@ -88,9 +88,15 @@ static ALLOW: Table = Table {
             "Shared dicts, by name. A Lua plugin without a list sees all.",
         )
         .default("[]"),
+        Directive::new(
+            "redis",
+            GRANT,
+            "Redis: \"NAME\", \"NAME: COMMAND\" or \"NAME: COMMAND KEYS\", where keys may end with \
+             `*`. A Lua plugin without a list may use all.",
+        )
+        .default("[]"),
         Directive::new("files", STRINGS, "Folders, as \"PATH:ro\" or \"PATH:rw\".").default("[]"),
         Directive::new("env", GRANT, "Environment variables, by name.").default("[]"),
-        Directive::later("redis", "Redis commands on key prefixes."),
         Directive::later("cache", "Caches, by name."),
         Directive::later("upstream", "Upstreams, by name."),
     ],

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::PluginIndex;
+use super::{PluginIndex, RedisRule};
 use crate::config::value::{HostPort, Origin};
 use crate::phase::Phase;
 
@@ -116,6 +116,8 @@ pub struct Allow {
     pub http: Grant<Origin>,
     /// Shared dicts, by name.
     pub shared: Grant<String>,
+    /// Redis commands.
+    pub redis: Grant<RedisRule>,
     /// Folders.
     pub files: Vec<FileGrant>,
     /// Environment variables, by name.

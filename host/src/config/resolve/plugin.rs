@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::document::{Entry, Fields, Node, Value, nearest};
 use super::super::model::{
     Allow, Component, FileGrant, Grant, Isolation, Limits, LuaHandler, Plugin, PluginIndex,
+    RedisRule,
 };
 use super::super::value::{HostPort, Origin, is_environment_variable};
 use super::{LUA, Resolver};
@@ -20,6 +21,7 @@ pub(super) fn implicit_lua(name: &str) -> Plugin {
         config: serde_json::Value::Object(serde_json::Map::new()),
         allow: Allow {
             shared: Grant::All,
+            redis: Grant::All,
             ..Allow::default()
         },
         limits: Limits::default(),
@@ -47,10 +49,13 @@ impl Resolver<'_, '_> {
         let (config, lua) = self.plugin_config(fields.table("config").unwrap_or(&empty), index);
         let granted = fields.table("allow").unwrap_or(&empty);
         let mut allow = self.allow(granted);
-        // Lua of the configuration's own author sees all of its dicts, as in OpenResty, unless the
+        // Lua of the configuration's own author sees all that it names, as in OpenResty, unless a
         // list says which.
         if component.is_lua() && granted.list("shared").is_empty() {
             allow.shared = Grant::All;
+        }
+        if component.is_lua() && granted.list("redis").is_empty() {
+            allow.redis = Grant::All;
         }
         let isolation = match fields.text("isolation") {
             Some(("request", span)) if component.is_lua() => {
@@ -136,7 +141,14 @@ impl Resolver<'_, '_> {
                 self.check_shared(name, &node.span);
             }
         }
+        let redis = self.grant(fields.list("redis"), RedisRule::parse);
+        if let Grant::List(rules) = &redis {
+            for (rule, node) in rules.iter().zip(fields.list("redis")) {
+                self.check_redis(&rule.redis, &node.span);
+            }
+        }
         Allow {
+            redis,
             connect: self.grant(fields.list("connect"), HostPort::parse),
             http: self.grant(fields.list("http"), Origin::parse),
             shared,

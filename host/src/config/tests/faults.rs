@@ -110,7 +110,19 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[shared.hits]\nsize='1m'\n[plugin.a]\n[plugin.b]\ncomponent='b.wasm'\nallow={shared=['hit'],files=['data','none:ro'],connect=['x'],redis=['*']}\nlimits={cpu='0ms'}\nconfig={x='${NOPE}'}\n",
+        "[redis.a]\nurl='http://x'\n[redis.b]\nurl='redis://h:0'\n[redis.c]\nurl='redis+sentinel://h'\n[redis.d]\nurl='redis://a,b'\n[redis.e]\n[redis.f]\nurl='redis://h/x'\n[redis.g]\nurl='unix:tmp'\n",
+        &[
+            "2:5: `http` is not a scheme of Redis",
+            "4:5: `h:0` is not a host and a port",
+            "6:5: the sentinels' URL lacks the master's name",
+            "8:5: several servers are a cluster",
+            "9:1: `[redis.NAME]` needs the key `url`",
+            "11:5: `x` is not a database's number",
+            "13:5: `tmp` is not a path from the root",
+        ],
+    ),
+    (
+        "[shared.hits]\nsize='1m'\n[plugin.a]\n[plugin.b]\ncomponent='b.wasm'\nallow={shared=['hit'],files=['data','none:ro'],connect=['x'],redis=['man: GET a','a: b*c: d']}\nlimits={cpu='0ms'}\nconfig={x='${NOPE}'}\n",
         &[
             "3:9: [plugin.a] needs the key `component`",
             "5:11: `b.wasm`: no such file (looked at b.wasm)",
@@ -118,7 +130,8 @@ const CASES: &[(&str, &[&str])] = &[
             "6:30: `data` does not say what is allowed: write \"data:ro\" or \"data:rw\"",
             "6:37: `none`: no such folder",
             "6:57: `x` is not a host and a port",
-            "6:62: `redis` is not offered by this version",
+            "6:69: there is no redis `man`: add [redis.man]",
+            "6:82: `a: b*c: d` is not a rule for Redis",
             "7:13: \"0ms\" is too short",
             "8:11: the environment variable `NOPE` is not set",
         ],
