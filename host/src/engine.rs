@@ -18,6 +18,7 @@ use crate::plugin::{CallError, Pool, Pump};
 mod answer;
 pub mod filter;
 pub mod plan;
+mod proxy;
 mod segment;
 
 pub use plan::{Plan, Run, Step, Target};
@@ -213,6 +214,7 @@ impl Engine {
                     Ok(body) => return self.send_file(body).await,
                     Err(status) => Verdict::Exit(status),
                 },
+                Run::Proxy(proxy) => return self.proxy(proxy).await,
                 Run::Nothing => return Err(not_found()),
             };
             if let Some(target) = self.elsewhere() {
@@ -467,7 +469,11 @@ impl Engine {
                 Run::SetCall { plugin, .. }
                 | Run::Call { plugin }
                 | Run::Segment(plan::Segment { plugin, .. }) => Some(*plugin),
-                Run::Set { .. } | Run::Respond(_) | Run::Files(_) | Run::Nothing => None,
+                Run::Set { .. }
+                | Run::Respond(_)
+                | Run::Files(_)
+                | Run::Proxy(_)
+                | Run::Nothing => None,
             })?;
         Some(self.routes.runner(index).name().to_owned())
     }

@@ -13,7 +13,6 @@ pub mod command;
 mod connect;
 mod limit;
 mod subscription;
-mod tls;
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 use super::definition::{Directive, Kind, Table};
 
 mod plugin;
+mod proxy;
 mod redis;
 mod route;
 

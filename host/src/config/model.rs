@@ -320,8 +320,33 @@ pub enum Content {
     Files(Files),
     /// A plugin that exports `content`.
     Plugin(PluginIndex),
+    /// A server that is asked.
+    Proxy(Proxy),
     /// Lua.
     Lua(LuaHandler),
+}
+
+/// `proxy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// `http` or `https`.
+    pub scheme: String,
+    /// Host and port.
+    pub authority: String,
+    /// The path that takes the place of what the route matched; `None` passes the path as it came.
+    pub base: Option<String>,
+    /// How long a connection may take to come about.
+    pub connect_timeout: Duration,
+    /// The longest pause between two writes of the request.
+    pub send_timeout: Duration,
+    /// The longest pause between two reads of the answer.
+    pub read_timeout: Duration,
+    /// Idle connections per worker.
+    pub keepalive: usize,
+    /// How long they are kept.
+    pub keepalive_timeout: Duration,
+    /// Authorities of TLS, as a PEM file.
+    pub ca: Option<PathBuf>,
 }
 
 /// `respond`.

@@ -15,6 +15,7 @@ use crate::phase::Phase;
 
 mod content;
 mod plugin;
+mod proxy;
 mod redis;
 mod route;
 mod server;

@@ -83,6 +83,8 @@ pub enum Run {
     Respond(Respond),
     /// Files of a folder.
     Files(Root),
+    /// A server that is asked.
+    Proxy(crate::upstream::Proxy),
     /// Nothing makes an answer here: 404.
     Nothing,
 }

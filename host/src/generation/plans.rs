@@ -10,13 +10,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::program::{Program, SegmentHandlers};
 use crate::config::model::{
-    Config, Content, ErrorPage, ErrorTarget, LuaHandler, Respond as RespondConfig, Route, SetValue,
+    Config, Content, ErrorPage, ErrorTarget, LuaHandler, Proxy as ProxyConfig,
+    Respond as RespondConfig, Route, SetValue,
 };
 use crate::config::template::Template;
 use crate::config::value::PathPattern;
 use crate::engine::plan::{Filter, Plan, Respond, Run, Segment, Step, Target, Text};
+use crate::http_client;
 use crate::phase::{Phase, PhaseSet};
 use crate::response::files::Root;
+use crate::upstream::Proxy;
 
 /// What a plan is made from.
 struct Parts<'c> {
@@ -135,6 +138,7 @@ impl Planner<'_> {
         Ok(match &route.content {
             None => Raw::Run(Run::Nothing),
             Some(Content::Respond(config)) => Raw::Run(Run::Respond(respond(config)?)),
+            Some(Content::Proxy(config)) => Raw::Run(Run::Proxy(proxy(config, route)?)),
             Some(Content::Files(files)) => {
                 let root =
                     Root::new(&files.root, files.index.clone(), files.listing).context("files")?;
@@ -166,7 +170,9 @@ impl Planner<'_> {
         self.phase_steps(Phase::Log, parts, &mut log)?;
         let content_vm = parts.content.and_then(|content| match content {
             Content::Lua(handler) => Some(handler.plugin),
-            Content::Respond(_) | Content::Files(_) | Content::Plugin(_) => None,
+            Content::Respond(_) | Content::Files(_) | Content::Proxy(_) | Content::Plugin(_) => {
+                None
+            }
         });
         let of_vm = |steps: &[(Phase, Raw)], vm: usize| {
             steps
@@ -310,7 +316,9 @@ impl Planner<'_> {
             Run::SetCall { plugin, .. }
             | Run::Call { plugin }
             | Run::Segment(Segment { plugin, .. }) => Some(*plugin),
-            Run::Set { .. } | Run::Respond(_) | Run::Files(_) | Run::Nothing => None,
+            Run::Set { .. } | Run::Respond(_) | Run::Files(_) | Run::Proxy(_) | Run::Nothing => {
+                None
+            }
         });
         let filters = plan
             .header_filters
@@ -384,6 +392,29 @@ fn respond(config: &RespondConfig) -> anyhow::Result<Respond> {
         headers,
         templates,
         body: text(&config.body),
+    })
+}
+
+fn proxy(config: &ProxyConfig, route: &Route) -> anyhow::Result<Proxy> {
+    let prefix = match &route.path {
+        Some(PathPattern::Exact(path)) => path.clone(),
+        Some(PathPattern::Prefix { prefix, .. }) => prefix.clone(),
+        Some(PathPattern::Regex(_)) | None => String::new(),
+    };
+    Ok(Proxy {
+        scheme: config.scheme.parse().context("proxy")?,
+        authority: config.authority.parse().context("proxy")?,
+        base: config.base.clone(),
+        prefix,
+        send_timeout: config.send_timeout,
+        read_timeout: config.read_timeout,
+        client: http_client::Settings {
+            idle: config.keepalive,
+            idle_timeout: config.keepalive_timeout,
+            connect_timeout: config.connect_timeout,
+            http2: false,
+            ca: config.ca.clone(),
+        },
     })
 }
 

@@ -8,9 +8,10 @@ use ::redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub};
 use ::redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::RedisError;
 use super::limit::Limited;
-use super::{RedisError, tls};
 use crate::config::model::{Redis, RedisAddress, RedisKind};
+use crate::tls_client;
 
 /// Anything that a connection can run on.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -81,7 +82,8 @@ async fn open(config: &Redis, address: &RedisAddress) -> Result<BoxedStream, Red
         return Ok(Box::new(stream));
     }
     let connector = tokio_rustls::TlsConnector::from(
-        tls::client_config(config).map_err(|e| unavailable(address, &e))?,
+        tls_client::client_config(config.ca.as_deref(), &[])
+            .map_err(|e| unavailable(address, &e))?,
     );
     let name = rustls::pki_types::ServerName::try_from(host.to_owned())
         .map_err(|e| unavailable(address, &e))?;

@@ -30,6 +30,7 @@ mod logs;
 mod nginx;
 mod openresty;
 mod process;
+mod proxy;
 mod redis;
 mod reload;
 mod tidy;

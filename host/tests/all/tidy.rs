@@ -19,6 +19,8 @@ const LAYERS: &[&[&str]] = &[
         "router",
         "shared_dict",
         "redis",
+        "http_client",
+        "tls_client",
         "cosocket",
         "redis",
         "cache",

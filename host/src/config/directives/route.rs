@@ -1,5 +1,6 @@
 //! The directives of `[[route]]`.
 
+use super::proxy::PROXY_KIND;
 use super::{ANY_SIZE, ERROR_PAGE, ERROR_PAGE_DOC, METHOD_LIST, STRINGS, VM};
 use crate::config::definition::{Directive, Kind, Table};
 
@@ -77,7 +78,11 @@ pub(super) static ROUTE: Table = Table {
         Directive::new("files", Kind::Table(&FILES), "Files of a folder."),
         Directive::new("body_limit", ANY_SIZE, "As in `[server]`."),
         Directive::new("error_page", ERROR_PAGE, ERROR_PAGE_DOC).default("{}"),
-        Directive::later("proxy", "An upstream that makes the answer."),
+        Directive::new(
+            "proxy",
+            PROXY_KIND,
+            "A server that makes the answer: \"http://HOST:PORT\", or a table.",
+        ),
         Directive::later("cache", "A cache that keeps the answers."),
     ],
 };

@@ -22,12 +22,20 @@ impl Resolver<'_, '_> {
             Some(table) => self.files(table).map(Content::Files),
             None => None,
         };
-        plugin.or(respond).or(files).or(lua.map(Content::Lua))
+        let proxy = fields
+            .node("proxy")
+            .and_then(|node| self.proxy(node, fields))
+            .map(Content::Proxy);
+        plugin
+            .or(respond)
+            .or(files)
+            .or(proxy)
+            .or(lua.map(Content::Lua))
     }
 
     fn check_one_content(&mut self, fields: &Fields) {
         let lua = fields.table("lua").and_then(|lua| lua.entry("content"));
-        let mut found: Vec<(&str, &Entry)> = ["content", "respond", "files"]
+        let mut found: Vec<(&str, &Entry)> = ["content", "respond", "files", "proxy"]
             .into_iter()
             .filter_map(|name| fields.entry(name).map(|entry| (name, entry)))
             .chain(lua.map(|entry| ("lua.content", entry)))

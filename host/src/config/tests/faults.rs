@@ -110,6 +110,17 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[[route]]\npath='/a'\nproxy='ftp://x'\n[[route]]\npath='/b'\nproxy='http://x:0'\n[[route]]\npath='/c'\nproxy='http://x/?q'\n[[route]]\nregex='/d'\nproxy='http://x/y'\n[[route]]\npath='/e'\nproxy={}\n[[route]]\npath='/f'\nproxy='http://x'\nrespond={}\n",
+        &[
+            "3:7: `ftp` is not a scheme of a proxy",
+            "6:7: `x:0` is not a host and a port",
+            "9:7: `/?q`: a proxy's URL has no query",
+            "12:7: a path in the URL takes the place of the route's `path`",
+            "15:7: `proxy` needs the key `url`",
+            "19:1: a route has one content: `respond` cannot stand beside `proxy` on line 18",
+        ],
+    ),
+    (
         "[redis.a]\nurl='http://x'\n[redis.b]\nurl='redis://h:0'\n[redis.c]\nurl='redis+sentinel://h'\n[redis.d]\nurl='redis://a,b'\n[redis.e]\n[redis.f]\nurl='redis://h/x'\n[redis.g]\nurl='unix:tmp'\n",
         &[
             "2:5: `http` is not a scheme of Redis",
@@ -143,8 +154,9 @@ const CASES: &[(&str, &[&str])] = &[
             "4:1: a route has one content: `files` cannot stand beside `respond` on line 3",
             "4:13: `none`: no such folder",
             "5:5: a route has one content: `lua.content` cannot stand beside `respond` on line 3",
+            "6:1: a route needs `path`, `regex` or `name`",
             "7:8: `vm` chooses who runs Lua",
-            "8:1: `proxy` is not offered by this version",
+            "8:7: `app` is not a URL, and groups of peers",
         ],
     ),
     (
