@@ -75,8 +75,10 @@ doc:
 bless:
 	PHASOR_BLESS=1 cargo test --locked -p phasor --test all wit_docs
 
-## Phasor beside nginx and OpenResty's Lua; fills the table of benches/README.md.
+## Phasor beside nginx and OpenResty's Lua, then single steps; fills the tables of benches/README.md.
 bench:
 	cargo build --locked --release
 	cargo build --locked --profile guest --target $(WASM) -p guest-hello
 	python3 benches/load/bench.py --write
+	cargo bench --locked -p phasor --bench micro
+	python3 benches/micro/table.py --write

@@ -154,8 +154,8 @@ def write(text):
     """Puts the table between the markers."""
     path = ROOT / "benches/README.md"
     page = path.read_text()
-    before, rest = page.split(BEGIN)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    before, rest = page.split(BEGIN, 1)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}")
 
 
 def main():

@@ -1,0 +1,21 @@
+//! What single steps of a request cost, because a table of whole requests says that something became
+//! slower and not what: a call into a component, a host call, a fresh instance, the router, a plan.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot start says so")]
+
+mod plan;
+mod plugin;
+mod router;
+mod site;
+
+use criterion::{criterion_group, criterion_main};
+
+criterion_group!(
+    micro,
+    plugin::calls,
+    plugin::instances,
+    router::look_up,
+    plan::build,
+    plan::walk
+);
+criterion_main!(micro);

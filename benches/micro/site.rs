@@ -1,0 +1,85 @@
+//! What the benchmarks share: a generation built of a configuration's text, an exchange, and a way to
+//! time a future on a worker's kind of runtime.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use phasor::config::Config;
+use phasor::exchange::{self, ConnectionInfo, ExchangeId, Request, RequestBody};
+use phasor::generation::{Builder, Generation};
+use phasor::server;
+use tokio::runtime::Runtime;
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+/// What the configurations call the component of `guest.wat`.
+const GUEST: &str = "guest.wasm";
+
+/// A runtime as a worker has it, and a builder of generations.
+pub(crate) struct Bench {
+    runtime: Runtime,
+    local: LocalSet,
+    folder: tempfile::TempDir,
+    builder: Builder,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let guest = wat::parse_str(include_str!("guest.wat")).expect("guest.wat is fine");
+        std::fs::write(folder.path().join(GUEST), guest).expect("the folder can be written to");
+        Self {
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime"),
+            local: LocalSet::new(),
+            folder,
+            builder: server::builder().expect("engines"),
+        }
+    }
+
+    pub(crate) fn config(&self, text: &str) -> Config {
+        let file = self.folder.path().join("phasor.toml");
+        Config::parse(text, Path::new(&file)).expect("the configuration is fine")
+    }
+
+    pub(crate) fn build(&mut self, config: Config) -> Arc<Generation> {
+        self.runtime
+            .block_on(self.builder.build(config))
+            .expect("the generation can be built")
+    }
+
+    /// The time that `count` turns of `once` take.
+    pub(crate) fn time(&self, count: u64, mut once: impl AsyncFnMut()) -> Duration {
+        self.runtime.block_on(self.local.run_until(async {
+            let began = Instant::now();
+            for _ in 0..count {
+                once().await;
+            }
+            began.elapsed()
+        }))
+    }
+}
+
+/// A new request for `/`.
+pub(crate) fn exchange(connection: &Rc<ConnectionInfo>) -> ExchangeId {
+    let mut request = Request::default();
+    request.headers.insert(
+        http::header::HOST,
+        http::HeaderValue::from_static("localhost"),
+    );
+    exchange::begin(request, RequestBody::new(None), connection.clone())
+}
+
+pub(crate) fn connection() -> Rc<ConnectionInfo> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
+    Rc::new(ConnectionInfo {
+        remote: address,
+        local: address,
+        serial: 1,
+    })
+}
