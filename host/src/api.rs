@@ -18,6 +18,7 @@ mod config;
 mod context;
 mod error_log;
 mod exchange;
+pub mod http_client;
 pub mod operation;
 mod reactor;
 pub mod redis;
@@ -49,6 +50,12 @@ pub(crate) mod bindings {
             "phasor:plugin/request.discard-body": async | trappable,
             "phasor:plugin/response.write": async | trappable,
             "phasor:plugin/response.end-write": async | trappable,
+            "phasor:plugin/http-client.fetch": async | trappable,
+            "phasor:plugin/http-client.end-fetch": async | trappable,
+            "phasor:plugin/http-client.open": async | trappable,
+            "phasor:plugin/http-client.end-open": async | trappable,
+            "phasor:plugin/http-client.[method]body.read": async | trappable,
+            "phasor:plugin/http-client.[static]body.end-read": async | trappable,
             "phasor:plugin/redis.command": async | trappable,
             "phasor:plugin/redis.end-command": async | trappable,
             "phasor:plugin/redis.pipeline": async | trappable,
@@ -65,6 +72,7 @@ pub(crate) mod bindings {
         with: {
             "phasor:plugin/operation.operation": super::Operation,
             "phasor:plugin/shared-dict.dict": super::Dict,
+            "phasor:plugin/http-client.body": super::http_client::AnswerBody,
             "phasor:plugin/redis.subscription": super::redis::Subscription,
         },
     });
@@ -216,6 +224,6 @@ pub fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
 }
 
 /// Interfaces of the contract whose shape is settled and which this version does not offer yet.
-pub const RESERVED: &[&str] = &["cosocket", "http-client", "cache", "lock"];
+pub const RESERVED: &[&str] = &["cosocket", "cache", "lock"];
 
 impl bindings::phasor::plugin::types::Host for HostState {}

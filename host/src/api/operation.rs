@@ -62,6 +62,8 @@ pub enum Outcome {
     Body(Result<Bytes, BodyError>),
     /// Whether somebody still reads.
     Written(bool),
+    /// Of `http-client`.
+    Http(super::http_client::HttpOutcome),
     /// Of `redis`.
     Redis(super::redis::RedisOutcome),
     /// It was taken already.

@@ -17,6 +17,7 @@ use crate::case::{Case, CaseFile};
 use crate::client::Client;
 use crate::harness::{Folder, Server, root, walk};
 use crate::process::Lines;
+use crate::redis::Redis;
 
 /// How many files run at once.
 const AT_ONCE: usize = 4;
@@ -109,6 +110,9 @@ pub(crate) fn check_all(
         .collect()
 }
 
+/// Where a Redis is by default.
+const REDIS: &str = "redis://127.0.0.1:6379";
+
 fn run_file(path: &Path) -> Vec<String> {
     let file = CaseFile::load(path);
     let source = path.to_string_lossy();
@@ -130,6 +134,17 @@ fn run_file(path: &Path) -> Vec<String> {
     for (name, text) in &file.files {
         folder.write(name, text);
     }
+    // A configuration that names Redis' own port gets a Redis of its own.
+    let mut config = config;
+    let _redis = if config.contains(REDIS) {
+        let Some(redis) = Redis::start(&[]) else {
+            return Vec::new();
+        };
+        config = config.replace(REDIS, &format!("redis://127.0.0.1:{}", redis.port));
+        Some(redis)
+    } else {
+        None
+    };
     let mut server = Server::start_in(folder, &config);
     let target = Target {
         port: server.port(),

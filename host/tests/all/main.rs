@@ -33,6 +33,7 @@ mod process;
 mod proxy;
 mod redis;
 mod reload;
+mod services;
 mod tidy;
 mod tools;
 mod waiting;

@@ -44,11 +44,14 @@ pub mod error_log;
 pub mod exchange;
 #[doc(hidden)]
 pub mod export;
+pub mod http_client;
 pub mod operation;
 pub mod phase;
+pub mod redis;
 pub mod request;
 pub mod response;
 pub mod shared_dict;
+pub mod task;
 pub mod time;
 pub mod timers;
 pub mod variable;

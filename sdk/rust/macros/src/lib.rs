@@ -71,10 +71,6 @@ fn refuse(attribute: &Tokens, function: &ItemFn) -> Option<Error> {
             "this attribute takes no arguments",
         ));
     }
-    if let Some(keyword) = &signature.asyncness {
-        let text = "a handler is a plain function: host functions wait by themselves";
-        return Some(Error::new_spanned(keyword, text));
-    }
     if !signature.generics.params.is_empty() {
         return Some(Error::new_spanned(
             &signature.generics,
@@ -107,6 +103,11 @@ fn expand(attribute: &str, phase: &str, function: &ItemFn) -> Tokens {
         ReturnType::Type(_, kind) => kind.span(),
     };
     let call = quote!(#name(#(#arguments),*));
+    // An `async fn` runs in the executor of `task`.
+    let call = match function.sig.asyncness {
+        Some(_) => quote!(::phasor_plugin::task::block_on(#call)),
+        None => call,
+    };
     let reply = quote_spanned!(outcome=> ::phasor_plugin::phase::Reply::<#phase>::reply);
     quote! {
         #function

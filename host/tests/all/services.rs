@@ -1,0 +1,101 @@
+//! A component in Rust with Redis and HTTP: `async fn` handlers, several calls at once, the first of
+//! several, a deadline, and what it may not do.
+
+use rustix::process::Signal;
+
+use crate::client::{Client, get};
+use crate::harness::{Folder, Server, free_port};
+use crate::nginx::{Nginx, frame};
+use crate::process::have;
+use crate::redis::Redis;
+
+const ORIGIN: &str = r#"
+location /hello { return 200 "hello"; }
+location /echo { content_by_lua_block {
+    ngx.req.read_body()
+    ngx.print(ngx.req.get_method(), " ", ngx.req.get_headers()["x-mine"], " ", ngx.req.get_body_data())
+} }
+location /big { content_by_lua_block {
+    local s = string.rep("x", 65536) for i = 1, 16 do ngx.print(s) ngx.flush(true) end
+} }
+location /slow { content_by_lua_block { ngx.sleep(10) ngx.say("late") } }
+"#;
+
+fn server(redis: u16, origin: u16, allow: &str) -> Server {
+    let config = format!(
+        r#"
+[server]
+workers = 1
+[redis.main]
+url = "redis://127.0.0.1:{redis}"
+[plugin.services]
+component = "{{guests}}/services.wasm"
+allow = {{ {allow} }}
+[[route]]
+path = "/*"
+content = "services"
+"#
+    );
+    let config = config.replace("{origin}", &origin.to_string());
+    Server::start(&config, &[])
+}
+
+fn ask(server: &Server, path: &str, origin: u16) -> String {
+    let mut client = Client::connect(server.port());
+    client.send(format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nX-Origin: http://127.0.0.1:{origin}\r\n\r\n"
+    ));
+    client.response(false).unwrap().text()
+}
+
+#[test]
+fn redis_from_a_component() {
+    let Some(redis) = Redis::start(&[]) else {
+        return;
+    };
+    let server = server(
+        redis.port,
+        0,
+        r#"redis = ["main: SET one", "main: GET", "main: LPUSH one", "main: EVAL k", "main: INCR n"]"#,
+    );
+    let answer = ask(&server, "/redis", 0);
+    for part in [
+        r#"Ok(Status("OK"))"#,
+        "WRONGTYPE",
+        "List([Bytes([107]), List([Integer(1), Integer(2)])])",
+        "Ok([Integer(1), Nil])",
+    ] {
+        assert!(answer.contains(part), "{part}: {answer}");
+    }
+    assert_eq!(ask(&server, "/both", 0), "Ok(Some([49])) Ok(None)");
+    assert_eq!(ask(&server, "/nested", 0), "Ok(Some([49]))");
+    let mark = server.mark();
+    assert!(ask(&server, "/denied", 0).contains("Refused"));
+    server.wait_log("allow.redis does not cover `main: FLUSHALL`", mark);
+    server.stop(Signal::QUIT);
+}
+
+#[test]
+fn http_from_a_component() {
+    if !have("nginx") {
+        return;
+    }
+    let origin = free_port();
+    let _nginx = Nginx::start_with(Folder::new(), &frame("", ORIGIN, origin), origin);
+    let server = server(1, origin, r#"http = ["http://127.0.0.1:{origin}"]"#);
+    let ask = |path: &str| ask(&server, path, origin);
+    assert_eq!(ask("/fetch"), "200 hello");
+    assert_eq!(ask("/post"), "POST 1 a body");
+    assert_eq!(ask("/big"), "Some(ClientError::TooLarge(1000))");
+    assert_eq!(ask("/stream"), "200 1048576");
+    assert_eq!(ask("/late"), "Some(Elapsed)");
+    assert_eq!(ask("/timeout"), "Some(ClientError::Timeout)");
+    assert_eq!(ask("/first"), "1 200");
+    let mark = server.mark();
+    let other = free_port();
+    let refused = self::ask(&server, "/fetch", other);
+    assert!(refused.contains("Refused"), "{refused}");
+    server.wait_log("allow.http does not cover `http://127.0.0.1:", mark);
+    assert_eq!(get(server.port(), "/none").text(), "what?");
+    server.stop(Signal::QUIT);
+}

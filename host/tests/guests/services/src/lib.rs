@@ -1,0 +1,95 @@
+//! Redis and HTTP from a component, one after the other and several at once; the path says what.
+
+use phasor_plugin::{Answer, Request, http_client, redis, task};
+use std::time::Duration;
+
+fn origin(request: &Request) -> String {
+    let origin = request.header("x-origin").unwrap_or_default();
+    String::from_utf8_lossy(&origin).into_owned()
+}
+
+#[phasor_plugin::content]
+async fn content(request: &Request) -> Answer {
+    let uri = request.uri();
+    let origin = origin(request);
+    let path = uri.split('?').next().unwrap_or("");
+    Answer::text(match path {
+        "/redis" => redis_commands().await,
+        "/both" => {
+            let (one, two) = task::join(redis::get("main", "one"), redis::get("main", "two")).await;
+            format!("{one:?} {two:?}")
+        }
+        "/denied" => format!("{:?}", redis::command("main", &["FLUSHALL"]).wait()),
+        "/nested" => format!("{:?}", task::block_on(redis::get("main", "one"))),
+        "/fetch" => match http_client::get(&format!("{origin}/hello")).send().await {
+            Ok(answer) => format!(
+                "{} {}",
+                answer.status,
+                String::from_utf8_lossy(&answer.body)
+            ),
+            Err(error) => format!("{error:?}"),
+        },
+        "/post" => {
+            let post = http_client::post(&format!("{origin}/echo"), "a body");
+            match post.header("x-mine", "1").send().wait() {
+                Ok(answer) => String::from_utf8_lossy(&answer.body).into_owned(),
+                Err(error) => format!("{error:?}"),
+            }
+        }
+        "/big" => format!(
+            "{:?}",
+            http_client::get(&format!("{origin}/big"))
+                .limit(1000)
+                .send()
+                .await
+                .err()
+        ),
+        "/stream" => stream(&format!("{origin}/big")).await,
+        "/late" => {
+            let slow = http_client::get(&format!("{origin}/slow")).send();
+            format!(
+                "{:?}",
+                task::deadline(Duration::from_millis(100), slow).await.err()
+            )
+        }
+        "/timeout" => {
+            let slow =
+                http_client::get(&format!("{origin}/slow")).timeout(Duration::from_millis(100));
+            format!("{:?}", slow.send().await.err())
+        }
+        "/first" => {
+            let ask = |path: &str| http_client::get(&format!("{origin}{path}")).send();
+            match task::select(vec![ask("/slow"), ask("/hello"), ask("/slow")]).await {
+                Some((place, Ok(answer))) => format!("{place} {}", answer.status),
+                other => format!("{other:?}"),
+            }
+        }
+        _ => "what?".to_owned(),
+    })
+}
+
+async fn redis_commands() -> String {
+    let set = redis::command("main", &["SET", "one", "1"]).await;
+    let wrong = redis::command("main", &["LPUSH", "one", "1"]).await;
+    let script = redis::eval("main", "return {KEYS[1], {1, 2}}", &["k"], &["a"]).await;
+    let many = redis::pipeline(
+        "main",
+        &[
+            vec![b"INCR".to_vec(), b"n".to_vec()],
+            vec![b"GET".to_vec(), b"none".to_vec()],
+        ],
+    );
+    format!("{set:?} {wrong:?} {script:?} {:?}", many.await)
+}
+
+async fn stream(url: &str) -> String {
+    let answer = match http_client::get(url).open().await {
+        Ok(answer) => answer,
+        Err(error) => return format!("{error:?}"),
+    };
+    let mut length = 0;
+    while let Ok(Some(piece)) = answer.read().await {
+        length += piece.len();
+    }
+    format!("{} {length}", answer.status)
+}

@@ -1,0 +1,211 @@
+//! Waiting as a future: several calls at once, the first of them, a deadline on any.
+//!
+//! ```no_run
+//! use core::time::Duration;
+//! use phasor_plugin::{Answer, redis, task};
+//!
+//! #[phasor_plugin::content]
+//! async fn both() -> Answer {
+//!     let (one, two) = task::join(redis::get("main", "one"), redis::get("main", "two")).await;
+//!     let slow = task::deadline(Duration::from_millis(50), redis::get("main", "three")).await;
+//!     Answer::text(format!("{one:?} {two:?} {}", slow.is_ok()))
+//! }
+//! ```
+//!
+//! A [`Pending`] is a call that has begun; it goes on whether it is polled or not, and dropping it
+//! cancels it. The executor is one loop, [`block_on`]: poll, then let the host wait for any of the
+//! calls that were found unfinished. A handler that is an `async fn` runs in it; a plain function
+//! may call it anywhere.
+#![expect(unsafe_code, reason = "one list, in a program without threads")]
+
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::future::{Future, poll_fn};
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+
+use crate::bindings::phasor::plugin::operation as host;
+use crate::timers;
+
+/// What the running [`block_on`] has to wait for.
+struct Parked(RefCell<Vec<Rc<host::Operation>>>);
+// SAFETY: a component instance has one thread.
+unsafe impl Sync for Parked {}
+static PARKED: Parked = Parked(RefCell::new(Vec::new()));
+
+/// A call that has begun. Await it, or [`wait`](Self::wait) for it; dropping it cancels it.
+#[must_use = "dropping it cancels the call"]
+pub struct Pending<T> {
+    operation: Option<Rc<host::Operation>>,
+    end: fn(host::Operation) -> T,
+}
+
+impl<T> core::fmt::Debug for Pending<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Pending").finish_non_exhaustive()
+    }
+}
+
+impl<T> Pending<T> {
+    pub(crate) fn new(operation: host::Operation, end: fn(host::Operation) -> T) -> Self {
+        Self {
+            operation: Some(Rc::new(operation)),
+            end,
+        }
+    }
+
+    /// Suspends the handler until it is over.
+    pub fn wait(self) -> T {
+        block_on(self)
+    }
+}
+
+impl<T> Future for Pending<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<T> {
+        let Some(operation) = self.operation.take() else {
+            // Polled after its end: there is nothing more to come.
+            return Poll::Pending;
+        };
+        PARKED
+            .0
+            .borrow_mut()
+            .retain(|parked| !Rc::ptr_eq(parked, &operation));
+        if !operation.ready() {
+            PARKED.0.borrow_mut().push(operation.clone());
+            self.operation = Some(operation);
+            return Poll::Pending;
+        }
+        match Rc::try_unwrap(operation) {
+            Ok(operation) => Poll::Ready((self.end)(operation)),
+            // Somebody else's list holds it still; it is asked again.
+            Err(operation) => {
+                self.operation = Some(operation);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Suspends the handler until the future is over.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    // One inside another waits for its own calls only.
+    let outer = PARKED.0.take();
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            PARKED.0.replace(outer);
+            return value;
+        }
+        let parked = PARKED.0.take();
+        if parked.is_empty() {
+            // It waits for nothing that the host knows: the others go on, then it is asked again.
+            timers::sleep(Duration::from_millis(1));
+        } else {
+            let operations: Vec<&host::Operation> = parked.iter().map(Rc::as_ref).collect();
+            let _ready = host::wait_any(&operations);
+        }
+    }
+}
+
+/// Both.
+pub async fn join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut one, mut two) = (None, None);
+    poll_fn(|cx| {
+        if one.is_none()
+            && let Poll::Ready(value) = a.as_mut().poll(cx)
+        {
+            one = Some(value);
+        }
+        if two.is_none()
+            && let Poll::Ready(value) = b.as_mut().poll(cx)
+        {
+            two = Some(value);
+        }
+        match (one.take(), two.take()) {
+            (Some(one), Some(two)) => Poll::Ready((one, two)),
+            (first, second) => {
+                (one, two) = (first, second);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// All, in their order.
+pub async fn join_all<F: Future + Unpin>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut slots: Vec<(Option<F>, Option<F::Output>)> = futures
+        .into_iter()
+        .map(|future| (Some(future), None))
+        .collect();
+    poll_fn(|cx| {
+        let mut over = true;
+        for (future, output) in &mut slots {
+            if let Some(running) = future {
+                match Pin::new(running).poll(cx) {
+                    Poll::Ready(value) => {
+                        *output = Some(value);
+                        *future = None;
+                    }
+                    Poll::Pending => over = false,
+                }
+            }
+        }
+        if over { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    slots.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+/// The first of several that is over, with its place; the others are cancelled.
+pub async fn select<F: Future + Unpin>(mut futures: Vec<F>) -> Option<(usize, F::Output)> {
+    if futures.is_empty() {
+        return None;
+    }
+    poll_fn(|cx| {
+        for (place, future) in futures.iter_mut().enumerate() {
+            if let Poll::Ready(value) = Pin::new(future).poll(cx) {
+                return Poll::Ready(Some((place, value)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The time has passed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Elapsed;
+
+impl core::fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the time has passed")
+    }
+}
+
+/// The future's value, unless the time passes first: then it is cancelled.
+pub async fn deadline<F: Future>(most: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    let mut clock = pin!(sleep(most));
+    poll_fn(|cx| {
+        if let Poll::Ready(value) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(value));
+        }
+        clock.as_mut().poll(cx).map(|()| Err(Elapsed))
+    })
+    .await
+}
+
+/// Lets time pass.
+pub fn sleep(time: Duration) -> Pending<()> {
+    let operation = timers::begin_sleep(time);
+    Pending::new(operation.0, |operation| {
+        timers::end_sleep(crate::operation::Operation(operation));
+    })
+}
