@@ -16,6 +16,7 @@ use crate::shared_dict::Registry;
 
 mod config;
 mod context;
+mod cosocket;
 mod error_log;
 mod exchange;
 pub mod http_client;
@@ -67,6 +68,12 @@ pub(crate) mod bindings {
             "phasor:plugin/redis.[method]subscription.next": async | trappable,
             "phasor:plugin/redis.[static]subscription.end-next": async | trappable,
             "phasor:plugin/reactor.next": async | trappable,
+            "phasor:plugin/cosocket.[static]stream.connect": async | trappable,
+            "phasor:plugin/cosocket.[static]stream.end-connect": async | trappable,
+            "phasor:plugin/cosocket.[method]stream.send": async | trappable,
+            "phasor:plugin/cosocket.[static]stream.end-send": async | trappable,
+            "phasor:plugin/cosocket.[method]stream.receive": async | trappable,
+            "phasor:plugin/cosocket.[static]stream.end-receive": async | trappable,
             default: trappable,
         },
         with: {
@@ -74,6 +81,7 @@ pub(crate) mod bindings {
             "phasor:plugin/shared-dict.dict": super::Dict,
             "phasor:plugin/http-client.body": super::http_client::AnswerBody,
             "phasor:plugin/redis.subscription": super::redis::Subscription,
+            "phasor:plugin/cosocket.stream": crate::cosocket::Stream,
         },
     });
 }
@@ -224,6 +232,6 @@ pub fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
 }
 
 /// Interfaces of the contract whose shape is settled and which this version does not offer yet.
-pub const RESERVED: &[&str] = &["cosocket", "cache", "lock"];
+pub const RESERVED: &[&str] = &["cache", "lock"];
 
 impl bindings::phasor::plugin::types::Host for HostState {}

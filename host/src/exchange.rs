@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use tokio::time::Instant;
 
+use crate::cosocket::Closer;
 use crate::observe::error_log::{self, Context, Level};
 use crate::phase::Phase;
 
@@ -133,6 +134,8 @@ pub struct Exchange {
     pub route: Arc<str>,
     /// Folder of the route's files, nginx's `$document_root`.
     pub document_root: Option<Arc<str>>,
+    /// Sockets that end with it.
+    sockets: Vec<Closer>,
     waker: Option<Waker>,
 }
 
@@ -167,6 +170,7 @@ impl Exchange {
             abort: None,
             route: Arc::from(""),
             document_root: None,
+            sockets: Vec::new(),
             waker: None,
         }
     }
@@ -195,6 +199,15 @@ impl Exchange {
         self.abort = None;
         self.document_root = None;
         self.waker = None;
+    }
+
+    /// A socket ends with this exchange. Those that have ended already are forgotten, so that a
+    /// long exchange with many of them does not grow.
+    pub fn adopt(&mut self, socket: Closer) {
+        if self.sockets.len() == self.sockets.capacity() {
+            self.sockets.retain(Closer::is_live);
+        }
+        self.sockets.push(socket);
     }
 
     /// What the connection reads.
@@ -284,12 +297,15 @@ pub fn end(id: ExchangeId) {
             std::mem::take(&mut exchange.body),
             exchange.waker.take(),
             exchange.connection.take(),
+            std::mem::take(&mut exchange.sockets),
         );
         exchange.clear();
         Some(parts)
     });
-    if parts.is_some() {
-        drop(parts);
+    if let Some((.., sockets)) = parts {
+        for socket in sockets {
+            socket.close();
+        }
         TABLE.with_borrow_mut(|table| table.free.push(id));
     }
 }

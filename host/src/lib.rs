@@ -11,6 +11,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod cosocket;
 pub mod engine;
 pub mod error;
 pub mod exchange;

@@ -13,6 +13,7 @@ use wasmtime::component::Resource;
 
 use super::bindings::phasor::plugin::operation::{Host, HostOperation};
 use super::{HostState, enter};
+use crate::cosocket::{SocketError, Stream};
 use crate::exchange::body::BodyError;
 use crate::exchange::{self, ExchangeId};
 
@@ -66,6 +67,12 @@ pub enum Outcome {
     Http(super::http_client::HttpOutcome),
     /// Of `redis`.
     Redis(super::redis::RedisOutcome),
+    /// The stream, or why there is none.
+    Connected(Result<Stream, SocketError>),
+    /// What came.
+    Received(Result<Vec<u8>, SocketError>),
+    /// All is with the kernel, or why not.
+    Sent(Result<(), SocketError>),
     /// It was taken already.
     Taken,
 }

@@ -40,6 +40,7 @@ pub const RULES: &[(&str, PhaseSet)] = &[
     ("config.plugin-name", ALL),
     ("context.get", EXCHANGE),
     ("context.set", EXCHANGE),
+    ("cosocket.stream", WAITING),
     ("error-log.max-level", ALL),
     ("error-log.write", ALL),
     ("exchange.connection", EXCHANGE),

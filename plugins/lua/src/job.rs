@@ -26,6 +26,8 @@ pub(crate) enum Exit {
 pub(crate) struct Job {
     pub(crate) number: u32,
     pub(crate) live: bool,
+    /// Tells the exchanges of this slot and of all others apart.
+    pub(crate) serial: u64,
     pub(crate) segment: u16,
     /// The next step of the segment.
     pub(crate) step: usize,
@@ -84,6 +86,7 @@ impl Job {
         Self {
             number,
             live: false,
+            serial: 0,
             segment: 0,
             step: 0,
             phase: 0,
@@ -112,6 +115,8 @@ impl Job {
     /// Begins a new exchange in this slot; buffers keep their room.
     pub(crate) fn reset(&mut self) {
         self.live = true;
+        crate::vm::vm().serial += 1;
+        self.serial = crate::vm::vm().serial;
         self.head.clear();
         self.head_count = 0;
         self.out.clear();

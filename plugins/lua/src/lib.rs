@@ -17,6 +17,8 @@ mod api_output;
 mod api_redis;
 mod api_request;
 mod api_shared;
+mod api_socket;
+mod api_socket_io;
 mod api_variable;
 mod api_worker;
 mod bindings;

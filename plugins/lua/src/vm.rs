@@ -38,6 +38,8 @@ pub(crate) struct Vm {
     pub(crate) waiting: bool,
     /// How many frames below the running coroutine cannot yield.
     pub(crate) blocked: u32,
+    /// Counts exchanges.
+    pub(crate) serial: u64,
     /// Counts the times a task began to run.
     pub(crate) switches: u64,
     /// What the host's current exchange is.
@@ -92,6 +94,7 @@ impl Vm {
             globals_metatable_ref: 0,
             waiting: false,
             blocked: 0,
+            serial: 0,
             switches: 0,
             selected: (NONE, u8::MAX),
             chunk: Vec::new(),

@@ -20,6 +20,7 @@ pub(super) fn implicit_lua(name: &str) -> Plugin {
         component: Component::Bundled(LUA.to_owned()),
         config: serde_json::Value::Object(serde_json::Map::new()),
         allow: Allow {
+            connect: Grant::All,
             shared: Grant::All,
             redis: Grant::All,
             ..Allow::default()
@@ -53,6 +54,9 @@ impl Resolver<'_, '_> {
         // list says which.
         if component.is_lua() && granted.list("shared").is_empty() {
             allow.shared = Grant::All;
+        }
+        if component.is_lua() && granted.list("connect").is_empty() {
+            allow.connect = Grant::All;
         }
         if component.is_lua() && granted.list("redis").is_empty() {
             allow.redis = Grant::All;

@@ -1,0 +1,241 @@
+//! `cosocket`: the worker's non-blocking sockets, within what `allow.connect` names.
+
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use wasmtime::component::Resource;
+
+use super::bindings::phasor::plugin::cosocket as wit;
+use super::operation::{Outcome, Work, wrong_kind};
+use super::{HostState, Operation, enter};
+use crate::cosocket::{self, ConnectOptions, SocketError, Stream, StreamOption, Target};
+use crate::exchange::{self, NO_EXCHANGE};
+use crate::observe::error_log::Level;
+
+fn error(error: SocketError) -> wit::SocketError {
+    match error {
+        SocketError::Timeout => wit::SocketError::Timeout,
+        SocketError::Closed => wit::SocketError::Closed,
+        SocketError::Refused => wit::SocketError::Refused,
+        SocketError::Busy => wit::SocketError::Busy,
+        SocketError::Other(text) => wit::SocketError::Other(text),
+    }
+}
+
+fn option(option: wit::StreamOption) -> StreamOption {
+    match option {
+        wit::StreamOption::Keepalive => StreamOption::KeepAlive,
+        wit::StreamOption::Reuseaddr => StreamOption::ReuseAddress,
+        wit::StreamOption::TcpNodelay => StreamOption::NoDelay,
+        wit::StreamOption::Sndbuf => StreamOption::SendBuffer,
+        wit::StreamOption::Rcvbuf => StreamOption::ReceiveBuffer,
+    }
+}
+
+fn milliseconds(time: u32) -> Duration {
+    Duration::from_millis(u64::from(time))
+}
+
+type Handle = Resource<Stream>;
+type Answer<T> = wasmtime::Result<Result<T, wit::SocketError>>;
+
+/// A future or operation, polled once to see whether there is anything to wait for.
+fn at_once<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+    match poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+impl HostState {
+    fn stream(&self, handle: &Handle) -> wasmtime::Result<Stream> {
+        enter!(self, "cosocket.stream");
+        Ok(self.table.get(handle)?.clone())
+    }
+
+    /// Whether `allow.connect` names the target; if not, the error log says so.
+    fn may_connect(&mut self, host: &str, port: u16) -> bool {
+        let allowed = self
+            .plugin
+            .allow
+            .connect
+            .allows(|allowed| allowed.fits(host, port));
+        if !allowed {
+            let target = Target::new(host, port);
+            self.log(
+                Level::Error,
+                &format!("refused: `{target}` is not in `allow.connect`"),
+            );
+        }
+        allowed
+    }
+
+    fn connecting(&mut self, host: &str, port: u16, options: wit::ConnectOptions) -> Work {
+        if !self.may_connect(host, port) {
+            return Work::Done(Outcome::Connected(Err(SocketError::Refused)));
+        }
+        let options = ConnectOptions {
+            timeout: milliseconds(options.timeout),
+            pool: options.pool,
+            pool_size: options.pool_size as usize,
+            backlog: options.backlog.map(|n| n as usize),
+            local: options.local,
+        };
+        let connecting = cosocket::connect(&self.plugin.name, Target::new(host, port), options);
+        Work::Task(Box::pin(
+            async move { Outcome::Connected(connecting.await) },
+        ))
+    }
+
+    /// Gives a connected stream to the guest, and its end to the exchange.
+    fn connected(&mut self, outcome: Outcome, function: &str) -> Answer<Handle> {
+        let Outcome::Connected(result) = outcome else {
+            return Err(wrong_kind(function));
+        };
+        let stream = match result {
+            Ok(stream) => stream,
+            Err(cause) => return Ok(Err(error(cause))),
+        };
+        if self.exchange != NO_EXCHANGE {
+            exchange::try_with(self.exchange, |x| x.adopt(stream.closer()));
+        }
+        Ok(Ok(self.table.push(stream)?))
+    }
+}
+
+fn received(outcome: Outcome, function: &str) -> Answer<Vec<u8>> {
+    match outcome {
+        Outcome::Received(result) => Ok(result.map_err(error)),
+        _ => Err(wrong_kind(function)),
+    }
+}
+
+fn sent(outcome: Outcome, function: &str) -> Answer<()> {
+    match outcome {
+        Outcome::Sent(result) => Ok(result.map_err(error)),
+        _ => Err(wrong_kind(function)),
+    }
+}
+
+impl wit::Host for HostState {}
+
+impl wit::HostStream for HostState {
+    async fn connect(
+        &mut self,
+        host: String,
+        port: u16,
+        options: wit::ConnectOptions,
+    ) -> Answer<Handle> {
+        enter!(self, "cosocket.stream");
+        let work = self.connecting(&host, port, options);
+        let outcome = Operation::new(work).wait().await;
+        self.connected(outcome, "cosocket.stream.connect")
+    }
+
+    fn begin_connect(
+        &mut self,
+        host: String,
+        port: u16,
+        options: wit::ConnectOptions,
+    ) -> wasmtime::Result<Resource<Operation>> {
+        enter!(self, "cosocket.stream");
+        let work = self.connecting(&host, port, options);
+        self.begin(work)
+    }
+
+    async fn end_connect(&mut self, op: Resource<Operation>) -> Answer<Handle> {
+        enter!(self, "cosocket.stream");
+        let outcome = self.finish(op).await?;
+        self.connected(outcome, "cosocket.stream.end-connect")
+    }
+
+    async fn send(&mut self, stream: Handle, bytes: Vec<u8>, timeout: u32) -> Answer<()> {
+        let mut send = self.stream(&stream)?.send(bytes, milliseconds(timeout));
+        Ok(std::future::poll_fn(|cx| send.poll(cx))
+            .await
+            .map_err(error))
+    }
+
+    fn begin_send(
+        &mut self,
+        stream: Handle,
+        bytes: Vec<u8>,
+        timeout: u32,
+    ) -> wasmtime::Result<wit::Sending> {
+        let mut send = self.stream(&stream)?.send(bytes, milliseconds(timeout));
+        Ok(match at_once(|cx| send.poll(cx)) {
+            Some(result) => wit::Sending::Now(result.map_err(error)),
+            None => wit::Sending::Later(self.begin(Work::Task(Box::pin(async move {
+                Outcome::Sent(std::future::poll_fn(|cx| send.poll(cx)).await)
+            })))?),
+        })
+    }
+
+    async fn end_send(&mut self, op: Resource<Operation>) -> Answer<()> {
+        enter!(self, "cosocket.stream");
+        sent(self.finish(op).await?, "cosocket.stream.end-send")
+    }
+
+    async fn receive(&mut self, stream: Handle, max: u32, timeout: u32) -> Answer<Vec<u8>> {
+        let mut receive = self
+            .stream(&stream)?
+            .receive(max as usize, milliseconds(timeout));
+        Ok(std::future::poll_fn(|cx| receive.poll(cx))
+            .await
+            .map_err(error))
+    }
+
+    fn begin_receive(
+        &mut self,
+        stream: Handle,
+        max: u32,
+        timeout: u32,
+    ) -> wasmtime::Result<wit::Receiving> {
+        let mut receive = self
+            .stream(&stream)?
+            .receive(max as usize, milliseconds(timeout));
+        Ok(match at_once(|cx| receive.poll(cx)) {
+            Some(result) => wit::Receiving::Now(result.map_err(error)),
+            None => wit::Receiving::Later(self.begin(Work::Task(Box::pin(async move {
+                Outcome::Received(std::future::poll_fn(|cx| receive.poll(cx)).await)
+            })))?),
+        })
+    }
+
+    async fn end_receive(&mut self, op: Resource<Operation>) -> Answer<Vec<u8>> {
+        enter!(self, "cosocket.stream");
+        received(self.finish(op).await?, "cosocket.stream.end-receive")
+    }
+
+    fn close(&mut self, stream: Handle) -> wasmtime::Result<()> {
+        self.stream(&stream)?.close();
+        Ok(())
+    }
+
+    fn keep_alive(&mut self, stream: Handle, idle: u32, size: u32) -> Answer<()> {
+        Ok(self
+            .stream(&stream)?
+            .keep_alive(milliseconds(idle), size as usize)
+            .map_err(error))
+    }
+
+    fn reused(&mut self, stream: Handle) -> wasmtime::Result<u32> {
+        Ok(self.stream(&stream)?.reused())
+    }
+
+    fn set_option(&mut self, stream: Handle, which: wit::StreamOption, value: u32) -> Answer<()> {
+        Ok(self
+            .stream(&stream)?
+            .set_option(option(which), value)
+            .map_err(error))
+    }
+
+    fn get_option(&mut self, stream: Handle, which: wit::StreamOption) -> Answer<u32> {
+        Ok(self.stream(&stream)?.option(option(which)).map_err(error))
+    }
+
+    fn drop(&mut self, stream: Handle) -> wasmtime::Result<()> {
+        self.table.delete(stream)?.close();
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! From a target to a connected stream: the pool first, else the addresses of the name one after the
+//! other, all within one time-out.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, UnixStream};
+
+use super::pool::{self, Claim, Grant, Key, Place};
+use super::transport::Transport;
+use super::{SocketError, Stream, resolve};
+
+/// Where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A host's port.
+    Tcp {
+        /// A name or an address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A unix socket's path.
+    Unix(String),
+}
+
+impl Target {
+    /// `unix:/path` is a unix socket, all else a host.
+    #[must_use]
+    pub fn new(host: &str, port: u16) -> Self {
+        match host.strip_prefix("unix:") {
+            Some(path) => Self::Unix(path.to_owned()),
+            None => Self::Tcp {
+                host: host.to_owned(),
+                port,
+            },
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// How to connect.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectOptions {
+    /// For everything together.
+    pub timeout: Duration,
+    /// The pool's name; `None` is the target's.
+    pub pool: Option<String>,
+    /// Connections that a new pool keeps; 0 is the default.
+    pub pool_size: usize,
+    /// Bounds the pool's connections, and how many may wait for one.
+    pub backlog: Option<usize>,
+    /// The local address.
+    pub local: Option<String>,
+}
+
+/// Connects, or takes a connection out of the pool. `owner` is the plugin: pools are its own, or a
+/// name of a pool would reach what `allow.connect` does not.
+pub fn connect(
+    owner: &str,
+    target: Target,
+    options: ConnectOptions,
+) -> impl Future<Output = Result<Stream, SocketError>> + Send + 'static {
+    let name = options.pool.clone().unwrap_or_else(|| target.to_string());
+    let key = Key::new(owner, &name);
+    let timeout = options.timeout;
+    async move {
+        match tokio::time::timeout(timeout, obtain(key, target, options)).await {
+            Ok(result) => result,
+            Err(_) => Err(SocketError::Timeout),
+        }
+    }
+}
+
+async fn obtain(key: Key, target: Target, options: ConnectOptions) -> Result<Stream, SocketError> {
+    let lease = match pool::claim(&key, options.pool_size, options.backlog)? {
+        Claim::Idle(idle) => return Ok(idle.into_stream(key)),
+        Claim::Dial(lease) => lease,
+        Claim::Wait(granted) => match granted.await {
+            Ok(Grant::Idle(idle)) => return Ok(idle.into_stream(key)),
+            Ok(Grant::Dial(lease)) => Some(lease),
+            Err(_) => return Err(SocketError::Closed),
+        },
+    };
+    let place = Place {
+        key,
+        size: options.pool_size,
+        lease,
+    };
+    let transport = dial(target, options.local).await?;
+    Ok(Stream::new(transport, place, 0))
+}
+
+async fn dial(target: Target, local: Option<String>) -> Result<Transport, SocketError> {
+    match target {
+        Target::Unix(path) => UnixStream::connect(path)
+            .await
+            .map(Transport::Unix)
+            .map_err(|error| SocketError::system(&error)),
+        Target::Tcp { host, port } => {
+            let local = local.as_deref().map(local_address).transpose()?;
+            let mut last = SocketError::other("no address");
+            for address in resolve::addresses(&host, port).await? {
+                match to_address(address, local).await {
+                    Ok(stream) => return Ok(Transport::Tcp(stream)),
+                    Err(error) => last = SocketError::system(&error),
+                }
+            }
+            Err(last)
+        }
+    }
+}
+
+fn local_address(text: &str) -> Result<SocketAddr, SocketError> {
+    text.parse::<SocketAddr>()
+        .or_else(|_| {
+            text.parse::<IpAddr>()
+                .map(|address| SocketAddr::new(address, 0))
+        })
+        .map_err(|_| SocketError::other("bad address"))
+}
+
+async fn to_address(
+    address: SocketAddr,
+    local: Option<SocketAddr>,
+) -> std::io::Result<tokio::net::TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // nginx sets it on every upstream connection, too.
+    socket.set_nodelay(true)?;
+    if let Some(local) = local {
+        socket.set_reuseaddr(true)?;
+        socket.bind(local)?;
+    }
+    socket.connect(address).await
+}

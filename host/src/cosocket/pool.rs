@@ -1,0 +1,275 @@
+//! Idle connections of a worker, by plugin and name: bounded, the one used longest ago goes first,
+//! and with a backlog a pool also bounds the connections in use and lets callers queue.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::options::FOR_EVER;
+use super::transport::Transport;
+use super::{SocketError, Stream};
+
+/// Idle connections of a pool when nothing is said (nginx: `lua_socket_pool_size`).
+pub const POOL_SIZE: usize = 30;
+/// How long one stays idle when nothing is said (nginx: `lua_socket_keepalive_timeout`).
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Idle connections of all pools of a worker together: names of pools come from guests.
+const IDLE_MOST: usize = 4096;
+/// How often idle connections are looked at: one that its server closed does not stay open longer.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A pool's name, under its plugin's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key(Arc<(String, String)>);
+
+impl Key {
+    pub(super) fn new(owner: &str, name: &str) -> Self {
+        Self(Arc::new((owner.to_owned(), name.to_owned())))
+    }
+}
+
+/// A connection at rest.
+#[derive(Debug)]
+pub(super) struct Idle {
+    transport: Transport,
+    lease: Option<Lease>,
+    reused: u32,
+    until: Instant,
+    /// Of the pool, should it have to be made again.
+    size: usize,
+}
+
+impl Idle {
+    pub(super) fn into_stream(self, key: Key) -> Stream {
+        let place = Place {
+            key,
+            size: self.size,
+            lease: self.lease,
+        };
+        Stream::new(self.transport, place, self.reused + 1)
+    }
+}
+
+/// Where a connection goes when it is kept alive.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) key: Key,
+    /// For a pool that is not there yet; 0 is the default.
+    pub(super) size: usize,
+    pub(super) lease: Option<Lease>,
+}
+
+/// One of the connections that a pool with a backlog may have; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Lease(Key);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        release(&self.0);
+    }
+}
+
+/// What a caller in the queue gets.
+#[derive(Debug)]
+pub(super) enum Grant {
+    Idle(Idle),
+    Dial(Lease),
+}
+
+/// What a pool has for a caller.
+pub(super) enum Claim {
+    Idle(Idle),
+    /// Nothing: connect; the lease is there if the pool counts.
+    Dial(Option<Lease>),
+    /// All its connections are in use.
+    Wait(oneshot::Receiver<Grant>),
+}
+
+#[derive(Default)]
+struct Pool {
+    size: usize,
+    backlog: Option<usize>,
+    /// Oldest first.
+    idle: VecDeque<Idle>,
+    /// Leases that are out; those of idle connections are among them.
+    leased: usize,
+    queue: VecDeque<oneshot::Sender<Grant>>,
+}
+
+impl Pool {
+    fn is_empty(&self) -> bool {
+        self.idle.is_empty() && self.leased == 0 && self.queue.is_empty()
+    }
+
+    /// Who waits first and is still there.
+    fn next_waiter(&mut self) -> Option<oneshot::Sender<Grant>> {
+        while let Some(waiter) = self.queue.pop_front() {
+            if !waiter.is_closed() {
+                return Some(waiter);
+            }
+        }
+        None
+    }
+}
+
+thread_local! {
+    static POOLS: RefCell<HashMap<Key, Pool>> = RefCell::default();
+    static SWEEPING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Asks a pool for a connection. A new pool takes `size` and `backlog`; an old one keeps its own.
+pub(super) fn claim(key: &Key, size: usize, backlog: Option<usize>) -> Result<Claim, SocketError> {
+    // What is found stale is dropped outside of the borrow: its lease comes back here.
+    let mut stale = Vec::new();
+    let claim = POOLS.with_borrow_mut(|pools| {
+        if !pools.contains_key(key) {
+            if backlog.is_none() {
+                return Ok(Claim::Dial(None));
+            }
+            pools.insert(key.clone(), new_pool(size, backlog));
+        }
+        let Some(pool) = pools.get_mut(key) else {
+            return Ok(Claim::Dial(None));
+        };
+        let now = Instant::now();
+        while let Some(mut idle) = pool.idle.pop_back() {
+            if idle.until > now && idle.transport.is_quiet() {
+                return Ok(Claim::Idle(idle));
+            }
+            stale.push(idle);
+        }
+        let Some(backlog) = pool.backlog else {
+            return Ok(Claim::Dial(None));
+        };
+        let ending = stale.iter().filter(|idle| idle.lease.is_some()).count();
+        let leased = pool.leased.saturating_sub(ending);
+        if leased < pool.size {
+            pool.leased += 1;
+            return Ok(Claim::Dial(Some(Lease(key.clone()))));
+        }
+        pool.queue.retain(|waiter| !waiter.is_closed());
+        if pool.queue.len() >= backlog {
+            return Err(SocketError::other("too many waiting connect operations"));
+        }
+        let (sender, receiver) = oneshot::channel();
+        pool.queue.push_back(sender);
+        Ok(Claim::Wait(receiver))
+    });
+    drop(stale);
+    claim
+}
+
+fn new_pool(size: usize, backlog: Option<usize>) -> Pool {
+    Pool {
+        size: if size == 0 { POOL_SIZE } else { size },
+        backlog,
+        ..Pool::default()
+    }
+}
+
+/// Puts a connection at rest, or gives it to who waits for one.
+pub(super) fn give_back(place: Place, transport: Transport, reused: u32, idle: Duration) {
+    let idle = if idle.is_zero() { FOR_EVER } else { idle };
+    let Place { key, size, lease } = place;
+    let mut entry = Idle {
+        transport,
+        lease,
+        reused,
+        until: Instant::now() + idle,
+        size,
+    };
+    let evicted = POOLS.with_borrow_mut(|pools| {
+        let total: usize = pools.values().map(|pool| pool.idle.len()).sum();
+        let pool = pools.entry(key).or_insert_with(|| new_pool(size, None));
+        entry.size = pool.size;
+        while let Some(waiter) = pool.next_waiter() {
+            match waiter.send(Grant::Idle(entry)) {
+                Ok(()) => return None,
+                Err(Grant::Idle(back)) => entry = back,
+                Err(Grant::Dial(_)) => return None,
+            }
+        }
+        let full = pool.idle.len() >= pool.size || total >= IDLE_MOST;
+        let evicted = full.then(|| pool.idle.pop_front()).flatten();
+        if full && evicted.is_none() {
+            return Some(entry);
+        }
+        pool.idle.push_back(entry);
+        evicted
+    });
+    drop(evicted);
+    if !SWEEPING.replace(true) {
+        tokio::task::spawn_local(sweep_while_needed());
+    }
+}
+
+/// A counted connection has ended: who waits may make another.
+fn release(key: &Key) {
+    let granted = POOLS.try_with(|pools| {
+        let Ok(mut pools) = pools.try_borrow_mut() else {
+            return None;
+        };
+        let pool = pools.get_mut(key)?;
+        pool.leased = pool.leased.saturating_sub(1);
+        if let Some(waiter) = pool.next_waiter() {
+            pool.leased += 1;
+            return Some((waiter, Lease(key.clone())));
+        }
+        if pool.is_empty() {
+            pools.remove(key);
+        }
+        None
+    });
+    if let Ok(Some((waiter, lease))) = granted {
+        // A waiter that has left drops the lease, and the next one gets it.
+        drop(waiter.send(Grant::Dial(lease)));
+    }
+}
+
+/// Closes what is too old or was closed by the other side; forgets empty pools.
+fn sweep() -> bool {
+    let mut stale = Vec::new();
+    let more = POOLS.with_borrow_mut(|pools| {
+        let now = Instant::now();
+        for pool in pools.values_mut() {
+            let mut at = 0;
+            while let Some(idle) = pool.idle.get_mut(at) {
+                if idle.until > now && idle.transport.is_quiet() {
+                    at += 1;
+                } else {
+                    stale.extend(pool.idle.remove(at));
+                }
+            }
+        }
+        pools.retain(|_, pool| !pool.is_empty());
+        pools.values().any(|pool| !pool.idle.is_empty())
+    });
+    drop(stale);
+    more
+}
+
+/// When the next idle connection is too old.
+fn next_end() -> Option<Instant> {
+    POOLS.with_borrow(|pools| {
+        pools
+            .values()
+            .flat_map(|pool| &pool.idle)
+            .map(|idle| idle.until)
+            .min()
+    })
+}
+
+async fn sweep_while_needed() {
+    loop {
+        let next = Instant::now() + SWEEP;
+        tokio::time::sleep_until(next_end().map_or(next, |end| end.min(next))).await;
+        if !sweep() {
+            SWEEPING.set(false);
+            return;
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! `ngx.socket.tcp`: the object, connecting, closing, the pool. Bytes are in `api_socket_io`.
+//!
+//! As in OpenResty a socket is a table whose first element is the real thing: a userdata that owns
+//! the host's stream and this side's buffer.
+#![expect(unsafe_code, reason = "C functions for Lua")]
+
+use crate::api;
+use crate::bindings::phasor::plugin::cosocket::{
+    ConnectOptions, SocketError, Stream, StreamOption,
+};
+use crate::bindings::phasor::plugin::operation::Operation;
+use crate::ffi::{self, CFunction, State};
+use crate::phase;
+use crate::vm::vm;
+use crate::wait;
+use std::ffi::{CStr, c_int};
+
+/// When nothing is said (nginx: `lua_socket_*_timeout`).
+const TIMEOUT: u32 = 60_000;
+const METATABLE: &CStr = c"phasor.socket";
+const METHODS: &CStr = c"phasor.socket.methods";
+
+/// What a `receive` under way wants.
+#[derive(Clone, Copy)]
+pub(crate) enum Wanted {
+    Line,
+    All,
+    Any(usize),
+    Exactly(usize),
+    /// Up to the pattern, or so many bytes of it.
+    Until(Option<usize>),
+}
+
+/// A socket of Lua.
+pub(crate) struct Socket {
+    pub(crate) stream: Option<Stream>,
+    connecting: Option<Operation>,
+    pub(crate) reading: Option<Operation>,
+    pub(crate) writing: Option<Operation>,
+    /// What has come and was not taken yet begins at `at`.
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) at: usize,
+    pub(crate) wanted: Wanted,
+    pub(crate) pattern: Vec<u8>,
+    pub(crate) inclusive: bool,
+    connect_timeout: u32,
+    pub(crate) send_timeout: u32,
+    pub(crate) read_timeout: u32,
+    /// The exchange that made it.
+    owner: u64,
+}
+
+/// Tells exchanges apart; 0 for tasks without one.
+fn owner() -> u64 {
+    vm().current_job().map_or(0, |job| job.serial)
+}
+
+pub(crate) fn text(error: SocketError, busy: &str) -> Vec<u8> {
+    match error {
+        SocketError::Timeout => b"timeout".to_vec(),
+        SocketError::Closed => b"closed".to_vec(),
+        SocketError::Refused => b"not allowed by allow.connect".to_vec(),
+        SocketError::Busy => busy.as_bytes().to_vec(),
+        SocketError::Other(text) => text.into_bytes(),
+    }
+}
+
+/// The socket in argument 1; raises when it is none, or another request's.
+pub(crate) unsafe fn socket(l: *mut State) -> &'static mut Socket {
+    // SAFETY: the userdata is kept by its table.
+    unsafe {
+        ffi::luaL_checktype(l, 1, ffi::TTABLE);
+        ffi::lua_rawgeti(l, 1, 1);
+        let place: *mut Socket = ffi::luaL_testudata(l, -1, METATABLE.as_ptr()).cast();
+        ffi::pop(l, 1);
+        if place.is_null() {
+            ffi::arg_error(l, 1, c"no socket")
+        }
+        if (*place).owner != owner() {
+            ffi::error(l, b"bad request")
+        }
+        &mut *place
+    }
+}
+
+unsafe extern "C-unwind" fn collect(l: *mut State) -> c_int {
+    // SAFETY: called by Lua's collector, once.
+    unsafe { std::ptr::drop_in_place(ffi::lua_touserdata(l, 1).cast::<Socket>()) };
+    0
+}
+
+unsafe extern "C-unwind" fn tcp(l: *mut State) -> c_int {
+    // SAFETY: the memory is written before it gets its metatable.
+    unsafe {
+        api::check_phase(l, phase::WAIT);
+        ffi::lua_createtable(l, 1, 0);
+        let place: *mut Socket = ffi::lua_newuserdata(l, size_of::<Socket>()).cast();
+        place.write(Socket {
+            stream: None,
+            connecting: None,
+            reading: None,
+            writing: None,
+            buffer: Vec::new(),
+            at: 0,
+            wanted: Wanted::Line,
+            pattern: Vec::new(),
+            inclusive: false,
+            connect_timeout: TIMEOUT,
+            send_timeout: TIMEOUT,
+            read_timeout: TIMEOUT,
+            owner: owner(),
+        });
+        if ffi::luaL_newmetatable(l, METATABLE.as_ptr()) != 0 {
+            ffi::register(l, &[(c"__gc", collect)]);
+        }
+        ffi::lua_setmetatable(l, -2);
+        ffi::lua_rawseti(l, -2, 1);
+        ffi::luaL_getsubtable(l, ffi::REGISTRY, METHODS.as_ptr());
+        ffi::lua_setmetatable(l, -2);
+    }
+    1
+}
+
+impl Socket {
+    /// Why nothing else may begin now.
+    pub(crate) fn busy(&self) -> Option<&'static [u8]> {
+        if self.connecting.is_some() {
+            Some(b"socket busy connecting")
+        } else if self.reading.is_some() {
+            Some(b"socket busy reading")
+        } else if self.writing.is_some() {
+            Some(b"socket busy writing")
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.stream = None;
+        self.buffer = Vec::new();
+        self.at = 0;
+    }
+}
+
+/// A number of a field of the options table at `index`.
+unsafe fn number_field(l: *mut State, index: c_int, name: &CStr) -> Option<u32> {
+    // SAFETY: a table lies at `index`.
+    unsafe {
+        ffi::lua_getfield(l, index, name.as_ptr());
+        let value = (ffi::lua_isnumber(l, -1) != 0)
+            .then(|| ffi::lua_tointegerx(l, -1, std::ptr::null_mut()));
+        ffi::pop(l, 1);
+        value.and_then(|n| u32::try_from(n).ok())
+    }
+}
+
+unsafe fn options(l: *mut State, index: c_int, timeout: u32) -> ConnectOptions {
+    let mut options = ConnectOptions {
+        timeout,
+        pool: None,
+        pool_size: 0,
+        backlog: None,
+        local: None,
+    };
+    // SAFETY: reads a table's fields.
+    unsafe {
+        if ffi::lua_type(l, index) == ffi::TTABLE {
+            ffi::lua_getfield(l, index, c"pool".as_ptr());
+            options.pool = ffi::to_bytes(l, -1).map(|b| String::from_utf8_lossy(b).into_owned());
+            ffi::pop(l, 1);
+            options.pool_size = number_field(l, index, c"pool_size").unwrap_or(0);
+            options.backlog = number_field(l, index, c"backlog");
+        }
+    }
+    options
+}
+
+unsafe extern "C-unwind" fn connect(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let s = socket(l);
+        let host = ffi::check_bytes(l, 2);
+        if let Some(busy) = s.busy() {
+            return ffi::nil_error(l, busy);
+        }
+        let unix = host.starts_with(b"unix:");
+        let (port, table) = if unix {
+            (0, 3)
+        } else {
+            (ffi::luaL_checkinteger(l, 3), 4)
+        };
+        let Ok(port) = u16::try_from(port) else {
+            return ffi::nil_error(l, b"bad port number");
+        };
+        s.close();
+        let options = options(l, table, s.connect_timeout);
+        let host = String::from_utf8_lossy(host).into_owned();
+        vm().select();
+        let operation = Stream::begin_connect(&host, port, &options);
+        drop(host);
+        drop(options);
+        let operation = s.connecting.insert(operation);
+        wait::operation(l, operation, 0, connected)
+    }
+}
+
+unsafe extern "C-unwind" fn connected(l: *mut State) -> c_int {
+    // SAFETY: the continuation of `connect`.
+    unsafe {
+        let s = socket(l);
+        let Some(operation) = s.connecting.take() else {
+            return ffi::nil_error(l, b"closed");
+        };
+        // The stream becomes this exchange's.
+        vm().select();
+        match Stream::end_connect(operation) {
+            Ok(stream) => s.stream = Some(stream),
+            Err(e) => return ffi::nil_error(l, &text(e, "socket busy connecting")),
+        }
+        ffi::lua_pushnumber(l, 1.0);
+    }
+    1
+}
+
+unsafe extern "C-unwind" fn close(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let s = socket(l);
+        if let Some(busy) = s.busy() {
+            return ffi::nil_error(l, busy);
+        }
+        if s.stream.is_none() {
+            return ffi::nil_error(l, b"closed");
+        }
+        s.close();
+        ffi::lua_pushnumber(l, 1.0);
+    }
+    1
+}
+
+/// A time in milliseconds; 0 and nil are the default.
+unsafe fn time(l: *mut State, arg: c_int) -> u32 {
+    // SAFETY: called by Lua.
+    let given = unsafe { ffi::opt_integer(l, arg, 0) };
+    if given <= 0 {
+        return TIMEOUT;
+    }
+    u32::try_from(given).unwrap_or(u32::MAX)
+}
+
+unsafe extern "C-unwind" fn settimeout(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let s = socket(l);
+        let time = time(l, 2);
+        (s.connect_timeout, s.send_timeout, s.read_timeout) = (time, time, time);
+    }
+    0
+}
+
+unsafe extern "C-unwind" fn settimeouts(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let s = socket(l);
+        (s.connect_timeout, s.send_timeout, s.read_timeout) = (time(l, 2), time(l, 3), time(l, 4));
+    }
+    0
+}
+
+unsafe extern "C-unwind" fn setkeepalive(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let s = socket(l);
+        if let Some(busy) = s.busy() {
+            return ffi::nil_error(l, busy);
+        }
+        // 0 is "no limit", nil the default.
+        let idle = u32::try_from(ffi::opt_integer(l, 2, TIMEOUT as isize)).unwrap_or(TIMEOUT);
+        let size = u32::try_from(ffi::opt_integer(l, 3, 0)).unwrap_or(0);
+        if s.at < s.buffer.len() {
+            return ffi::nil_error(l, b"unread data in buffer");
+        }
+        let Some(stream) = s.stream.take() else {
+            return ffi::nil_error(l, b"closed");
+        };
+        s.close();
+        let result = stream.keep_alive(idle, size);
+        drop(stream);
+        if let Err(e) = result {
+            return ffi::nil_error(l, &text(e, "socket busy"));
+        }
+        ffi::lua_pushnumber(l, 1.0);
+    }
+    1
+}
+
+unsafe extern "C-unwind" fn getreusedtimes(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        match &socket(l).stream {
+            Some(stream) => ffi::lua_pushnumber(l, f64::from(stream.reused())),
+            None => return ffi::nil_error(l, b"closed"),
+        }
+    }
+    1
+}
+
+unsafe extern "C-unwind" fn setoption(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let s = socket(l);
+        let option = match ffi::check_bytes(l, 2) {
+            b"keepalive" => StreamOption::Keepalive,
+            b"reuseaddr" => StreamOption::Reuseaddr,
+            b"tcp-nodelay" => StreamOption::TcpNodelay,
+            b"sndbuf" => StreamOption::Sndbuf,
+            b"rcvbuf" => StreamOption::Rcvbuf,
+            _ => return ffi::nil_error(l, b"unsupported option"),
+        };
+        let value = if ffi::lua_type(l, 3) == ffi::TBOOLEAN {
+            u32::from(ffi::lua_toboolean(l, 3) != 0)
+        } else {
+            u32::try_from(ffi::luaL_checkinteger(l, 3)).unwrap_or(0)
+        };
+        let Some(stream) = &s.stream else {
+            return ffi::nil_error(l, b"closed");
+        };
+        if let Err(e) = stream.set_option(option, value) {
+            return ffi::nil_error(l, &text(e, ""));
+        }
+        ffi::lua_pushnumber(l, 1.0);
+    }
+    1
+}
+
+/// `ngx.socket.connect(host, port)`: makes a socket and connects it.
+const CONNECT: &str = "local tcp = ...
+return function(...)
+  local sock = tcp()
+  local ok, err = sock:connect(...)
+  if not ok then return nil, err end
+  return sock
+end";
+
+/// Makes `ngx.socket`.
+pub(crate) unsafe fn open(l: *mut State) {
+    let methods: [(&CStr, CFunction); 8] = [
+        (c"connect", connect),
+        (c"close", close),
+        (c"settimeout", settimeout),
+        (c"settimeouts", settimeouts),
+        (c"setkeepalive", setkeepalive),
+        (c"getreusedtimes", getreusedtimes),
+        (c"setoption", setoption),
+        (c"send", crate::api_socket_io::send),
+    ];
+    // SAFETY: called while the libraries are opened.
+    unsafe {
+        ffi::luaL_getsubtable(l, ffi::REGISTRY, METHODS.as_ptr());
+        ffi::register(l, &methods);
+        crate::api_socket_io::register(l);
+        ffi::lua_pushvalue(l, -1);
+        ffi::lua_setfield(l, -2, c"__index".as_ptr());
+        ffi::pop(l, 1);
+        ffi::push_ngx(l);
+        ffi::push_library(l, &[(c"tcp", tcp), (c"stream", tcp)]);
+        ffi::lua_pushcclosure(l, tcp, 0);
+        crate::lib_scratch::run(l, CONNECT, c"=ngx.socket", 1, 1);
+        ffi::lua_setfield(l, -2, c"connect".as_ptr());
+        ffi::lua_setfield(l, -2, c"socket".as_ptr());
+        ffi::pop(l, 1);
+    }
+}
