@@ -74,8 +74,7 @@ unsafe extern "C-unwind" fn body_read(l: *mut State) -> c_int {
         };
         match failure {
             request::BodyError::TooLarge => {
-                job.exit = crate::job::Exit::Code(413);
-                crate::budget::end_handler(l)
+                crate::budget::exit(l, crate::job::Exit::Code(413))
             }
             request::BodyError::Timeout => ffi::error(l, b"reading the request body timed out"),
             request::BodyError::Closed => {

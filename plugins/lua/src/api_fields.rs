@@ -83,10 +83,13 @@ unsafe extern "C-unwind" fn arg_index(l: *mut State) -> c_int {
     unsafe {
         let i = ffi::luaL_checkinteger(l, 2);
         api::check_phase(l, phase::set(phase::BODY_FILTER) | phase::set(phase::SET));
-        let vm = vm();
+        let Some(job) = vm().current_job() else {
+            ffi::lua_pushnil(l);
+            return 1;
+        };
         match i {
-            1 => ffi::push_bytes(l, &vm.chunk),
-            2 => ffi::lua_pushboolean(l, c_int::from(vm.chunk_last)),
+            1 => ffi::push_bytes(l, &job.sending.chunk),
+            2 => ffi::lua_pushboolean(l, c_int::from(job.sending.last)),
             _ => ffi::lua_pushnil(l),
         }
     }
@@ -98,19 +101,20 @@ unsafe extern "C-unwind" fn arg_newindex(l: *mut State) -> c_int {
     unsafe {
         let i = ffi::luaL_checkinteger(l, 2);
         api::check_phase(l, phase::set(phase::BODY_FILTER));
-        let vm = vm();
+        let Some(job) = vm().current_job() else {
+            return 0;
+        };
         match i {
             1 => {
-                let mut chunk = std::mem::take(&mut vm.chunk);
+                let chunk = &mut job.sending.chunk;
                 chunk.clear();
                 let fine = ffi::lua_type(l, 3) == ffi::TNIL
-                    || crate::api_output::append(l, 3, &mut chunk, 0);
-                vm.chunk = chunk;
+                    || crate::api_output::append(l, 3, chunk, 0);
                 if !fine {
                     ffi::error(l, b"bad chunk data type");
                 }
             }
-            2 => vm.chunk_last = ffi::lua_toboolean(l, 3) != 0,
+            2 => job.sending.last = ffi::lua_toboolean(l, 3) != 0,
             _ => ffi::error(l, b"bad index of ngx.arg"),
         }
     }

@@ -7,11 +7,11 @@ use crate::api;
 use crate::bindings::phasor::plugin::{error_log, exchange};
 use crate::budget;
 use crate::ffi::{self, State};
-use crate::flow;
+use crate::filter::{self, Sent};
 use crate::job::{Exit, Job};
 use crate::phase;
 use crate::vm::vm;
-use crate::wait::{self, Waiter};
+use crate::wait;
 use crate::wire;
 use std::ffi::c_int;
 
@@ -121,29 +121,67 @@ unsafe fn overflow(l: *mut State, job: &mut Job) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let window = vm().program.limits.window;
-        if job.unacknowledged + job.out.len() > window && wait::can_wait(l) {
-            return send_and_wait(l, job);
-        }
-        flow::commit(job, 0);
-        ffi::lua_pushnumber(l, 1.0);
+        let much = job.unacknowledged + job.out.len() > window && wait::can_wait(l);
+        send(l, job, if much { wire::TELL_DRAINED } else { 0 })
     }
-    1
 }
 
-/// Sends what has gathered and waits until the connection has taken it.
-unsafe fn send_and_wait(l: *mut State, job: &mut Job) -> c_int {
+/// Sends what has gathered. With `TELL_DRAINED` waits until the connection has taken it.
+unsafe fn send(l: *mut State, job: &mut Job, flags: u8) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
-        if !flow::commit(job, wire::TELL_DRAINED) {
-            return ffi::nil_error(l, b"nginx output filter error");
+        let can_wait = wait::can_wait(l);
+        match filter::commit(job, flags, can_wait) {
+            Sent::Waits if can_wait => wait_for_filters(l, job, flags),
+            Sent::Busy if can_wait => wait_for_filters(l, job, flags | AGAIN),
+            // What has gathered crosses later.
+            Sent::Waits | Sent::Busy => sent(l, job, Sent::Done, 0),
+            outcome => sent(l, job, outcome, flags),
         }
-        let vm = vm();
-        if let Some(task) = vm.current() {
-            let token = vm.waits.take(Waiter::Task(task.number));
-            task.token = token;
-            job.drain = Some((task.number, token));
+    }
+}
+
+/// In the context of `go_on`: the piece that was waited for was somebody else's.
+const AGAIN: u8 = 128;
+
+unsafe fn wait_for_filters(l: *mut State, job: &mut Job, flags: u8) -> c_int {
+    job.sending.waiters.push(wait::home_token());
+    // SAFETY: `send` has asked whether it can wait.
+    unsafe { wait::suspend(l, c_int::from(flags), Some(go_on)) }
+}
+
+unsafe extern "C-unwind" fn go_on(l: *mut State) -> c_int {
+    let mut context = 0;
+    // SAFETY: called by Lua as the continuation of `send`.
+    unsafe {
+        ffi::lua_getctx(l, &raw mut context);
+        let Some(job) = vm().current_job() else {
+            return 0;
+        };
+        let flags = u8::try_from(context).unwrap_or(0);
+        if flags & AGAIN != 0 {
+            return send(l, job, flags & !AGAIN);
         }
-        wait::suspend(l, 0, Some(written))
+        let outcome = job.sending.outcome();
+        sent(l, job, outcome, flags)
+    }
+}
+
+unsafe fn sent(l: *mut State, job: &mut Job, outcome: Sent, flags: u8) -> c_int {
+    // SAFETY: `l` is the running coroutine.
+    unsafe {
+        match outcome {
+            Sent::Failed => ffi::nil_error(l, b"nginx output filter error"),
+            Sent::Exited(code) => {
+                job.said = false;
+                budget::exit(l, Exit::Code(i32::from(code)))
+            }
+            _ if flags & wire::TELL_DRAINED != 0 => {
+                job.drain.push(wait::home_token());
+                wait::suspend(l, 0, Some(written))
+            }
+            _ => written(l),
+        }
     }
 }
 
@@ -174,15 +212,9 @@ unsafe extern "C-unwind" fn flush(l: *mut State) -> c_int {
         if !job.said {
             return ffi::nil_error(l, b"nothing to flush");
         }
-        if wait && wait::can_wait(l) {
-            return send_and_wait(l, job);
-        }
-        if !flow::commit(job, 0) {
-            return ffi::nil_error(l, b"nginx output filter error");
-        }
-        ffi::lua_pushnumber(l, 1.0);
+        let wait = wait && wait::can_wait(l);
+        send(l, job, if wait { wire::TELL_DRAINED } else { 0 })
     }
-    1
 }
 
 unsafe extern "C-unwind" fn eof(l: *mut State) -> c_int {
@@ -194,12 +226,8 @@ unsafe extern "C-unwind" fn eof(l: *mut State) -> c_int {
         }
         job.said = true;
         job.eof = true;
-        if !flow::commit(job, wire::BODY_ENDS) {
-            return ffi::nil_error(l, b"nginx output filter error");
-        }
-        ffi::lua_pushnumber(l, 1.0);
+        send(l, job, wire::BODY_ENDS)
     }
-    1
 }
 
 unsafe extern "C-unwind" fn send_headers(l: *mut State) -> c_int {
@@ -235,9 +263,15 @@ unsafe extern "C-unwind" fn exit(l: *mut State) -> c_int {
                 }
                 code = 200;
             }
-            job.exit = Exit::Code(code);
         }
-        budget::end_handler(l)
+        if vm.phase() == phase::HEADER_FILTER {
+            // As in OpenResty it returns here: the filter goes on to its end.
+            if let Some(root) = vm.current_root() {
+                root.exit = Exit::Code(code);
+            }
+            return 0;
+        }
+        budget::exit(l, Exit::Code(code))
     }
 }
 
@@ -274,8 +308,7 @@ unsafe extern "C-unwind" fn redirect(l: *mut State) -> c_int {
             ffi::raise(l);
         }
         job.set_header(b"location", uri);
-        job.exit = Exit::Code(i32::try_from(status).unwrap_or(302));
-        budget::end_handler(l)
+        budget::exit(l, Exit::Code(i32::try_from(status).unwrap_or(302)))
     }
 }
 
@@ -319,8 +352,7 @@ unsafe extern "C-unwind" fn exec(l: *mut State) -> c_int {
         if outcome.is_err() {
             ffi::raise(l);
         }
-        job.exit = Exit::Elsewhere;
-        budget::end_handler(l)
+        budget::exit(l, Exit::Elsewhere)
     }
 }
 

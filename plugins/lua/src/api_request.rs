@@ -383,8 +383,7 @@ unsafe extern "C-unwind" fn set_uri(l: *mut State) -> c_int {
         job.uri = uri;
         set_host_uri(l, job, jump);
         if jump {
-            job.exit = Exit::Elsewhere;
-            return budget::end_handler(l);
+            return budget::exit(l, Exit::Elsewhere);
         }
     }
     0

@@ -5,6 +5,7 @@
 
 use crate::bindings::phasor::plugin::time;
 use crate::ffi::{self, Debug, State};
+use crate::job::Exit;
 use crate::task::Dying;
 use crate::vm::vm;
 use crate::wait;
@@ -16,10 +17,17 @@ const INSTRUCTIONS: c_int = 10_000;
 const SLICE: u64 = 2_000_000;
 
 /// When the running task was first seen running.
-#[derive(Default)]
+#[derive(Default, Clone, Copy)]
 pub(crate) struct Budget {
     switch: u64,
     since: u64,
+}
+
+impl Budget {
+    /// The same, for a task that goes on after another ran inside it.
+    pub(crate) fn resumed(self, switch: u64) -> Self {
+        Self { switch, ..self }
+    }
 }
 
 /// Counts on this thread and on those made from it.
@@ -46,6 +54,10 @@ unsafe fn check(l: *mut State, in_hook: bool) {
     }
     let vm = vm();
     let Some(task) = vm.current() else { return };
+    // The light threads of a handler share its budget.
+    let Some(root) = vm.current_root() else {
+        return;
+    };
     // SAFETY: `l` is the running coroutine.
     unsafe {
         if task.dying != Dying::No {
@@ -60,12 +72,12 @@ unsafe fn check(l: *mut State, in_hook: bool) {
             return;
         }
         let ran = now.saturating_sub(vm.budget.since);
-        if task.spent + ran > vm.program.limits.cpu_ms * 1_000_000 {
+        if root.spent + ran > vm.program.limits.cpu_ms * 1_000_000 {
             task.dying = Dying::Budget;
             die(l, in_hook);
         }
         if in_hook && ran > SLICE && wait::can_wait(l) {
-            task.spent += ran;
+            root.spent += ran;
             wait::requeue(task);
             wait::suspend(l, 0, None);
         }
@@ -96,16 +108,27 @@ unsafe fn die(l: *mut State, in_hook: bool) {
     }
 }
 
-/// Ends the running handler from the inside (`ngx.exit`): by a yield where that is possible, else
+/// Ends the running handler, and all its light threads, as `exit` says. Return its value from the C
+/// function.
+pub(crate) unsafe fn exit(l: *mut State, exit: Exit) -> c_int {
+    if let Some(root) = vm().current_root() {
+        root.exit = exit;
+    }
+    // SAFETY: `l` is the running coroutine.
+    unsafe { end_handler(l) }
+}
+
+/// Ends the running handler from the inside: by a yield where that is possible, else
 /// by an error that cannot be kept. Return its value from the C function.
-pub(crate) unsafe fn end_handler(l: *mut State) -> c_int {
+unsafe fn end_handler(l: *mut State) -> c_int {
     let vm = vm();
     if let Some(task) = vm.current() {
         task.dying = Dying::Exit;
     }
     // SAFETY: `l` is the running coroutine.
     unsafe {
-        if ffi::phasor_yieldable(l) != 0 {
+        let blocks = vm.current().map_or(0, |t| t.blocks);
+        if ffi::phasor_yieldable(l) != 0 && vm.blocked == blocks {
             return wait::suspend(l, 0, None);
         }
         die(l, false);

@@ -6,6 +6,31 @@ use crate::ffi::{self, State};
 use crate::vm::vm;
 use std::ffi::c_int;
 
+/// What a coroutine is to the scheduler. Only a free one can be resumed from Lua: one that waits
+/// for the host belongs to the wait, one that runs a task to the task.
+pub(crate) struct Mark;
+
+impl Mark {
+    pub(crate) const FREE: c_int = 0;
+    pub(crate) const WAITING: c_int = 1;
+    /// It runs a handler or a light thread.
+    pub(crate) const OWN: c_int = 2;
+    /// A light thread that has ended and was not waited for.
+    pub(crate) const ZOMBIE: c_int = 3;
+    /// One that was waited for or killed.
+    pub(crate) const DEAD: c_int = 4;
+}
+
+/// A coroutine yields to the scheduler.
+pub(crate) unsafe fn mark_waiting(l: *mut State) {
+    // SAFETY: `l` is live.
+    unsafe {
+        if ffi::phasor_mark(l) == Mark::FREE {
+            ffi::phasor_setmark(l, Mark::WAITING);
+        }
+    }
+}
+
 /// Contexts of the continuation: who called `resume_on`.
 const RESUME: c_int = 0;
 const WRAP: c_int = 1;
@@ -53,12 +78,18 @@ unsafe extern "C-unwind" fn wrapped(l: *mut State) -> c_int {
 unsafe fn start(l: *mut State, co: *mut State, arguments: c_int, who: c_int) -> c_int {
     // SAFETY: both threads are live.
     unsafe {
+        let state = state(l, co);
+        if state != "suspended" {
+            let text: &[u8] = match state {
+                "running" => b"cannot resume running coroutine",
+                "normal" => b"cannot resume normal coroutine",
+                "zombie" => b"cannot resume zombie coroutine",
+                _ => b"cannot resume dead coroutine",
+            };
+            return failure(l, who, text);
+        }
         if ffi::lua_checkstack(co, arguments) == 0 {
             return failure(l, who, b"too many arguments to resume");
-        }
-        let fresh = ffi::lua_status(co) == ffi::OK;
-        if fresh && ffi::lua_gettop(co) == 0 {
-            return failure(l, who, b"cannot resume dead coroutine");
         }
         ffi::lua_xmove(l, co, arguments);
         resume_on(l, co, arguments, who)
@@ -81,11 +112,13 @@ unsafe fn resume_on(l: *mut State, co: *mut State, arguments: c_int, who: c_int)
     let vm = vm();
     // SAFETY: both threads are live.
     unsafe {
+        ffi::phasor_setmark(co, Mark::FREE);
         let blocks = u32::from(ffi::phasor_yieldable(l) == 0);
         vm.blocked += blocks;
         let status = ffi::lua_resume(co, l, arguments);
         vm.blocked -= blocks;
         if status == ffi::YIELD && vm.waiting {
+            mark_waiting(l);
             return ffi::lua_yieldk(l, 0, who, Some(go_on));
         }
         if status <= ffi::YIELD {
@@ -133,6 +166,39 @@ unsafe extern "C-unwind" fn yield_(l: *mut State) -> c_int {
     unsafe { ffi::lua_yieldk(l, ffi::lua_gettop(l), 0, None) }
 }
 
+/// A coroutine's state as `coroutine.status` names it.
+unsafe fn state(l: *mut State, co: *mut State) -> &'static str {
+    // SAFETY: both are live.
+    unsafe {
+        if co == l {
+            return "running";
+        }
+        match ffi::phasor_mark(co) {
+            Mark::WAITING => return "running",
+            Mark::OWN if ffi::lua_status(co) == ffi::YIELD => return "running",
+            Mark::ZOMBIE => return "zombie",
+            Mark::DEAD => return "dead",
+            _ => {}
+        }
+        match ffi::lua_status(co) {
+            ffi::YIELD => "suspended",
+            ffi::OK => {
+                let mut debug = std::mem::zeroed::<ffi::Debug>();
+                if ffi::lua_getstack(co, 0, &raw mut debug) > 0 {
+                    "normal"
+                } else if ffi::lua_gettop(co) == 0 {
+                    "dead"
+                } else if ffi::phasor_mark(co) == Mark::OWN {
+                    "running"
+                } else {
+                    "suspended"
+                }
+            }
+            _ => "dead",
+        }
+    }
+}
+
 unsafe extern "C-unwind" fn status(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
@@ -140,25 +206,7 @@ unsafe extern "C-unwind" fn status(l: *mut State) -> c_int {
         if co.is_null() {
             ffi::arg_error(l, 1, c"coroutine expected");
         }
-        let text: &[u8] = if co == l {
-            b"running"
-        } else {
-            match ffi::lua_status(co) {
-                ffi::YIELD => b"suspended",
-                ffi::OK => {
-                    let mut debug = std::mem::zeroed::<ffi::Debug>();
-                    if ffi::lua_getstack(co, 0, &raw mut debug) > 0 {
-                        b"normal"
-                    } else if ffi::lua_gettop(co) == 0 {
-                        b"dead"
-                    } else {
-                        b"suspended"
-                    }
-                }
-                _ => b"dead",
-            }
-        };
-        ffi::push_bytes(l, text);
+        ffi::push_bytes(l, state(l, co).as_bytes());
     }
     1
 }
@@ -169,6 +217,12 @@ unsafe extern "C-unwind" fn running(l: *mut State) -> c_int {
     unsafe {
         if ffi::lua_pushthread(l) != 0 {
             ffi::lua_pushnil(l);
+        }
+        // Who has it can look into it: it is not used again for another request.
+        if let Some(task) = vm().current()
+            && task.thread == l
+        {
+            task.handed_out = true;
         }
     }
     1

@@ -218,6 +218,9 @@ unsafe extern "C-unwind" {
     /// Pushes the globals of the running task.
     pub(crate) fn phasor_pushglobals(l: *mut State);
     pub(crate) fn phasor_yieldable(l: *mut State) -> c_int;
+    /// To whom a coroutine belongs: see `coroutine::Mark`.
+    pub(crate) fn phasor_mark(l: *mut State) -> c_int;
+    pub(crate) fn phasor_setmark(l: *mut State, mark: c_int);
     /// Counts `n` units of work done in C (roughly: bytes or steps); raises over the CPU budget.
     pub(crate) fn phasor_tick(l: *mut State, n: usize);
 }

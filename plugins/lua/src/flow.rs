@@ -1,8 +1,9 @@
 //! The life of a job: its steps one after the other, what their ends mean, how the answer crosses.
 #![expect(unsafe_code, reason = "runs Lua tasks")]
 
-use crate::bindings::phasor::plugin::{error_log, response, variable};
+use crate::bindings::phasor::plugin::{error_log, variable};
 use crate::ffi;
+use crate::filter::{self, Sent};
 use crate::job::{Exit, Job, NONE};
 use crate::phase;
 use crate::task::{self, Kind, Progress, Task};
@@ -10,9 +11,9 @@ use crate::vm::vm;
 use crate::wire::{self, Head};
 
 /// What `finish` tells the host.
-const NEXT: u8 = 0;
+pub(crate) const NEXT: u8 = 0;
 const DONE: u8 = 1;
-const EXIT: u8 = 2;
+pub(crate) const EXIT: u8 = 2;
 
 /// Runs the job's steps until one waits or the segment ends.
 pub(crate) unsafe fn advance(job: &mut Job) {
@@ -29,7 +30,6 @@ pub(crate) unsafe fn advance(job: &mut Job) {
         };
         job.step += 1;
         job.phase = vm.program.handlers[usize::from(handler)].phase;
-        job.exit = Exit::Returned;
         // SAFETY: the task is new.
         unsafe {
             let task = task::take(Kind::Step, job.phase, job);
@@ -49,21 +49,23 @@ unsafe fn settle(job: &mut Job) {
     let segment = &vm.program.segments[usize::from(job.segment)];
     // SAFETY: no task of this job runs.
     unsafe {
-        if segment.steps.is_empty() && !segment.header_filter.is_empty() && !filter_head(job) {
-            return;
+        if segment.steps.is_empty() && !segment.header_filter.is_empty() {
+            filter::head(job);
+        } else {
+            finish(job, NEXT, 0);
         }
-        finish(job, NEXT, 0);
     }
 }
 
 /// What a step's end means; true: the next step.
 pub(crate) unsafe fn step_ended(job: &mut Job, task: &mut Task, progress: Progress) -> bool {
-    let phase = task.phase;
+    let (phase, exit) = (task.phase, task.exit);
     job.task = NONE;
     // SAFETY: the task has ended.
     unsafe {
         if progress == Progress::Failed {
             job.out.clear();
+            stop_sending(job);
             wire::fail(&mut vm().records, job.number, &task.message);
             task.give_back();
             return false;
@@ -73,7 +75,7 @@ pub(crate) unsafe fn step_ended(job: &mut Job, task: &mut Task, progress: Progre
             return false;
         }
         task.give_back();
-        match job.exit {
+        match exit {
             Exit::Returned if phase == phase::CONTENT || job.said => answer(job),
             Exit::Returned => return true,
             Exit::Elsewhere => finish(job, NEXT, 0),
@@ -150,7 +152,7 @@ unsafe fn set_variable(job: &mut Job, task: &mut Task) -> bool {
 }
 
 /// The segment ends without an answer.
-unsafe fn finish(job: &mut Job, verdict: u8, code: u16) {
+pub(crate) unsafe fn finish(job: &mut Job, verdict: u8, code: u16) {
     let head = Head {
         status: job.status,
         count: job.head_count,
@@ -166,72 +168,21 @@ unsafe fn finish(job: &mut Job, verdict: u8, code: u16) {
 /// The handler has ended, and with it the answer.
 pub(crate) unsafe fn answer(job: &mut Job) {
     // SAFETY: no task of this job runs.
-    unsafe { commit(job, wire::BODY_ENDS | wire::HANDLER_ENDED) };
+    unsafe { send_rest(job, wire::BODY_ENDS | wire::HANDLER_ENDED) };
 }
 
-/// Sends what has gathered; the head first if that is still to be done. False: a filter failed,
-/// the job with it.
-pub(crate) unsafe fn commit(job: &mut Job, flags: u8) -> bool {
-    let vm = vm();
-    let mut flags = flags;
-    if job.body_ended {
-        if flags & wire::HANDLER_ENDED != 0 {
-            wire::end(&mut vm.records, job.number);
-            // SAFETY: no task of this job runs.
-            unsafe { forget_if_last(job) };
-        }
-        return true;
-    }
-    // SAFETY: filters run as tasks of their own.
+/// Sends what is left of an answer whose handler has ended.
+pub(crate) unsafe fn send_rest(job: &mut Job, flags: u8) {
+    // SAFETY: no step of this job runs.
     unsafe {
-        if !job.head_sent && !filter_head(job) {
-            return false;
-        }
-        let last = flags & wire::BODY_ENDS != 0;
-        vm.chunk_last = false;
-        if !filter_body(job, last) {
-            return false;
-        }
-        if vm.chunk_last && !last {
-            // `ngx.arg[2] = true`: what the handler writes from now on is dropped.
-            flags |= wire::BODY_ENDS;
-            job.eof = true;
+        if let Sent::Exited(code) = filter::commit(job, flags, true) {
+            finish(job, EXIT, code);
         }
     }
-    if job.filtered {
-        flags |= wire::FILTERED;
-    }
-    if job.head_sent {
-        if job.out.is_empty()
-            && flags & (wire::BODY_ENDS | wire::HANDLER_ENDED | wire::TELL_DRAINED) == 0
-        {
-            return true;
-        }
-        wire::chunk(&mut vm.records, job.number, flags, &job.out);
-    } else {
-        let status = if job.status == 0 { 200 } else { job.status };
-        let head = Head {
-            status,
-            count: job.head_count,
-            changes: &job.head,
-        };
-        wire::respond(&mut vm.records, job.number, flags, &head, &job.out);
-        job.head_sent = true;
-    }
-    job.unacknowledged += job.out.len();
-    job.out.clear();
-    if flags & wire::BODY_ENDS != 0 {
-        job.body_ended = true;
-        if flags & wire::HANDLER_ENDED != 0 {
-            // SAFETY: no task of this job runs.
-            unsafe { forget_if_last(job) };
-        }
-    }
-    true
 }
 
 /// The answer has ended: where nothing can follow, both sides forget the job.
-unsafe fn forget_if_last(job: &mut Job) {
+pub(crate) unsafe fn forget_if_last(job: &mut Job) {
     let segment = &vm().program.segments[usize::from(job.segment)];
     if segment.last && segment.log.is_empty() {
         // SAFETY: no task of this job runs.
@@ -251,106 +202,6 @@ pub(crate) unsafe fn forget(job: &mut Job) {
         job.out = Vec::new();
     }
     job.body = None;
-}
-
-/// The default content type, then the segment's header filters.
-unsafe fn filter_head(job: &mut Job) -> bool {
-    let vm = vm();
-    let segment = &vm.program.segments[usize::from(job.segment)];
-    let own = !segment.steps.is_empty();
-    if own && job.has_header(b"content-type").is_none() && job.status != 204 && job.status != 304 {
-        let known = job.host_head && {
-            let outer = vm.selected;
-            vm.selected = (job.number, job.phase);
-            if outer != vm.selected {
-                crate::bindings::phasor::plugin::reactor::select(job.number, job.phase);
-            }
-            response::get_header("content-type").is_some()
-        };
-        if !known {
-            job.set_header(b"content-type", b"text/plain");
-        }
-    }
-    for i in 0..segment.header_filter.len() {
-        let handler = vm.program.segments[usize::from(job.segment)].header_filter[i];
-        // SAFETY: a filter's task is its own.
-        if !unsafe { run_filter(job, handler, phase::HEADER_FILTER) } {
-            return false;
-        }
-    }
-    job.filtered |= own && !segment.header_filter.is_empty();
-    true
-}
-
-/// The segment's body filters on what has gathered.
-unsafe fn filter_body(job: &mut Job, last: bool) -> bool {
-    let vm = vm();
-    let segment = &vm.program.segments[usize::from(job.segment)];
-    if segment.body_filter.is_empty() || job.out.is_empty() && !last {
-        return true;
-    }
-    job.filtered = true;
-    std::mem::swap(&mut vm.chunk, &mut job.out);
-    job.out.clear();
-    vm.chunk_last = last;
-    for i in 0..segment.body_filter.len() {
-        let handler = vm.program.segments[usize::from(job.segment)].body_filter[i];
-        // SAFETY: a filter's task is its own.
-        if !unsafe { run_filter(job, handler, phase::BODY_FILTER) } {
-            vm.chunk.clear();
-            return false;
-        }
-    }
-    std::mem::swap(&mut vm.chunk, &mut job.out);
-    vm.chunk.clear();
-    true
-}
-
-/// Runs a filter to its end: inside it, waits take the whole stack.
-unsafe fn run_filter(job: &mut Job, handler: u16, phase: phase::Phase) -> bool {
-    let vm = vm();
-    let (outer_exit, outer_phase) = (job.exit, job.phase);
-    vm.blocked += 1;
-    let outer_waiting = std::mem::take(&mut vm.waiting);
-    // SAFETY: the task is new.
-    let (task, progress) = unsafe {
-        let task = task::take(Kind::Filter, phase, job);
-        task.push_handler(handler);
-        let mut progress = task.resume(0);
-        while progress == Progress::Waits {
-            progress = task.wake();
-        }
-        (task, progress)
-    };
-    vm.blocked -= 1;
-    vm.waiting = outer_waiting;
-    job.exit = outer_exit;
-    job.phase = outer_phase;
-    let failed = progress == Progress::Failed;
-    if failed {
-        wire::fail(&mut vm.records, job.number, &task.message);
-        job.body_ended = true;
-    }
-    // SAFETY: it has ended.
-    unsafe { task.give_back() };
-    !failed
-}
-
-/// Runs the body filters on a chunk that was made elsewhere.
-pub(crate) unsafe fn chunk(job: &mut Job, flags: u8, bytes: &[u8]) {
-    job.out.clear();
-    job.out.extend_from_slice(bytes);
-    let last = flags & wire::BODY_ENDS != 0;
-    // SAFETY: no task of this job runs.
-    if unsafe { filter_body(job, last) } {
-        wire::chunk(
-            &mut vm().records,
-            job.number,
-            flags & wire::BODY_ENDS,
-            &job.out,
-        );
-        job.out.clear();
-    }
 }
 
 /// Runs the `log` handlers from `job.step` on, then says `end`.
@@ -396,22 +247,35 @@ pub(crate) unsafe fn log_ended(job: &mut Job, task: &mut Task, progress: Progres
     unsafe { task.give_back() };
 }
 
-/// Ends the job's running handler and drops what it wrote.
+/// Ends what runs of the job (a step, a filter, a `log` handler, their light threads) and drops
+/// what it wrote.
 pub(crate) unsafe fn cancel(job: &mut Job) {
-    let vm = vm();
-    if let Some(&task) = vm.tasks.get(job.task as usize) {
-        // SAFETY: tasks are never freed; it waits, so its coroutine can be left behind.
-        unsafe {
-            let task = &mut *task;
-            vm.waits.redeem(task.token);
-            if !task.thread.is_null() {
-                task.abandon();
-            }
-            task.give_back();
-        }
+    // SAFETY: what runs of it waits.
+    unsafe {
+        stop_sending(job);
+        end_task(job.task);
+    }
+    for token in job.drain.drain(..) {
+        vm().waits.forget(token);
     }
     job.task = NONE;
-    job.drain = None;
     job.out.clear();
     job.body_ended = true;
+}
+
+/// Ends the filter that waits, if one does.
+unsafe fn stop_sending(job: &mut Job) {
+    // SAFETY: it waits.
+    unsafe { end_task(job.sending.task) };
+    job.sending.reset();
+}
+
+unsafe fn end_task(number: u32) {
+    if let Some(&task) = vm().tasks.get(number as usize) {
+        // SAFETY: tasks are never freed; it waits, so its coroutine can be left behind.
+        unsafe {
+            (*task).cancel();
+            (*task).give_back();
+        }
+    }
 }

@@ -56,15 +56,18 @@ pub(crate) struct Job {
     pub(crate) filtered: bool,
     /// Bytes sent since the last `drained`.
     pub(crate) unacknowledged: usize,
-    pub(crate) exit: Exit,
+    /// A filter failed: nothing more crosses for this answer.
+    pub(crate) failed: bool,
+    /// Where the sending of head and body stands.
+    pub(crate) sending: crate::filter::Sending,
     /// The task that runs a step for this job.
     pub(crate) task: u32,
     /// `ngx.ctx`, in the registry; 0: none yet.
     pub(crate) context: i32,
     /// The request's body once read.
     pub(crate) body: Option<Vec<u8>>,
-    /// The task that waits for `drained`, and its token.
-    pub(crate) drain: Option<(u32, u32)>,
+    /// The tokens of the tasks that wait for `drained`.
+    pub(crate) drain: Vec<u32>,
 }
 
 /// The flags of a header change.
@@ -104,11 +107,12 @@ impl Job {
             body_ended: false,
             filtered: false,
             unacknowledged: 0,
-            exit: Exit::Returned,
+            failed: false,
+            sending: crate::filter::Sending::new(),
             task: NONE,
             context: 0,
             body: None,
-            drain: None,
+            drain: Vec::new(),
         }
     }
 
@@ -126,10 +130,10 @@ impl Job {
         self.body_ended = false;
         self.filtered = false;
         self.unacknowledged = 0;
-        self.exit = Exit::Returned;
+        self.failed = false;
         self.task = NONE;
         self.body = None;
-        self.drain = None;
+        self.drain.clear();
     }
 
     /// The changes in order.

@@ -81,6 +81,8 @@ unsafe fn open_ngx(l: *mut State) {
         crate::api_redis::open(l);
         crate::api_socket::open(l);
         crate::timer::open(l);
+        crate::thread::open(l);
+        crate::semaphore::open(l);
     }
 }
 

@@ -28,6 +28,26 @@ struct Document {
 pub(crate) struct Config {
     /// Templates for `require`, separated by semicolons.
     pub(crate) path: Option<String>,
+    max_threads: Option<usize>,
+    max_pending_timers: Option<usize>,
+    max_running_timers: Option<usize>,
+}
+
+impl Config {
+    /// Light threads that one handler may have at a time.
+    pub(crate) fn threads(&self) -> usize {
+        self.max_threads.unwrap_or(1000)
+    }
+
+    /// Timers that may be set (`lua_max_pending_timers`).
+    pub(crate) fn pending_timers(&self) -> usize {
+        self.max_pending_timers.unwrap_or(1024)
+    }
+
+    /// Timers whose callbacks may run at a time (`lua_max_running_timers`).
+    pub(crate) fn running_timers(&self) -> usize {
+        self.max_running_timers.unwrap_or(256)
+    }
 }
 
 /// The bounds of this instance.

@@ -4,10 +4,12 @@
 use crate::bindings::exports::phasor::plugin::pump::Guest;
 use crate::bindings::phasor::plugin::{reactor, worker};
 use crate::ffi;
+use crate::filter;
 use crate::flow;
 use crate::job::{Job, NONE};
 use crate::program::Program;
 use crate::task::{self, Kind, Progress, Task};
+use crate::thread;
 use crate::timer;
 use crate::vm::{self, Vm, vm};
 use crate::wait::Waiter;
@@ -103,12 +105,36 @@ unsafe fn run_batch(batch: &[u8]) -> bool {
     while let Some(kind) = reader.u8() {
         // SAFETY: as `run`.
         match unsafe { run_record(kind, &mut reader) } {
-            Some(true) => {}
+            Some(true) => {
+                if !vm().queue.is_empty() {
+                    // SAFETY: as above.
+                    unsafe { run_queue() };
+                }
+            }
             Some(false) => return false,
             None => break,
         }
     }
     true
+}
+
+/// How many tasks may wake each other before the host's other events get their turn.
+const TURNS: u32 = 1000;
+
+/// Runs the tasks that can go on without the host.
+unsafe fn run_queue() {
+    let vm = vm();
+    for _ in 0..TURNS {
+        let Some(token) = vm.queue.pop_front() else {
+            return;
+        };
+        // SAFETY: no task runs.
+        unsafe { ready(token) };
+    }
+    while let Some(token) = vm.queue.pop_front() {
+        vm.waits.send(token);
+        wire::sleep(&mut vm.records, NONE, token, 0);
+    }
 }
 
 /// Runs one record; `None` when it is cut short.
@@ -124,6 +150,7 @@ unsafe fn run_record(kind: u8, reader: &mut Reader<'_>) -> Option<bool> {
             from_host::CALL => call(number, reader.u16()?),
             from_host::STOP => {
                 timer::stop();
+                run_queue();
                 return Some(false);
             }
             _ if number > MAX_JOB => return None,
@@ -132,6 +159,7 @@ unsafe fn run_record(kind: u8, reader: &mut Reader<'_>) -> Option<bool> {
                 match kind {
                     from_host::CANCEL => flow::cancel(job),
                     from_host::LOG => {
+                        flow::cancel(job);
                         job.step = 0;
                         job.said = true;
                         // What became of the answer only the host knows.
@@ -145,12 +173,12 @@ unsafe fn run_record(kind: u8, reader: &mut Reader<'_>) -> Option<bool> {
                     }
                     from_host::CHUNK => {
                         let flags = reader.u8()?;
-                        flow::chunk(job, flags, reader.bytes()?);
+                        filter::piece(job, flags, reader.bytes()?);
                     }
                     from_host::DRAINED => {
                         job.unacknowledged = 0;
-                        if let Some((_, token)) = job.drain.take() {
-                            ready(token);
+                        for token in job.drain.drain(..) {
+                            vm().queue.push_back(token);
                         }
                     }
                     _ => return None,
@@ -194,6 +222,7 @@ unsafe fn ready(token: u32) {
         Waiter::Nobody => {}
         // SAFETY: as `timer::fire`.
         Waiter::Timer(at) => unsafe { timer::fire(at, false) },
+        Waiter::Semaphore(at) => crate::semaphore::serve(at),
         Waiter::Task(number) => {
             let Some(&task) = vm.tasks.get(number as usize) else {
                 return;
@@ -202,7 +231,15 @@ unsafe fn ready(token: u32) {
             unsafe {
                 let task = &mut *task;
                 let progress = task.wake();
-                if progress != Progress::Waits {
+                if progress == Progress::Waits {
+                    return;
+                }
+                if task.kind == Kind::Thread {
+                    let Some((root, progress)) = thread::ended(task, progress) else {
+                        return;
+                    };
+                    ended(root, progress);
+                } else {
                     ended(task, progress);
                 }
             }
@@ -228,7 +265,9 @@ unsafe fn ended(task: &mut Task, progress: Progress) {
             }
             Kind::Call => call_ended(task, progress),
             Kind::Timer => timer::ended(task, progress),
-            Kind::Filter => task.give_back(),
+            Kind::Filter => filter::ended(&mut *task.job, task, progress),
+            // `ready` has given their entry task.
+            Kind::Thread => {}
         }
     }
 }

@@ -5,9 +5,11 @@
 //! (`phasor_clean`); otherwise no request may see what another left behind.
 #![expect(unsafe_code, reason = "drives Lua threads")]
 
+use crate::coroutine::Mark;
 use crate::ffi::{self, State};
-use crate::job::{Job, NONE};
+use crate::job::{Exit, Job, NONE};
 use crate::phase::Phase;
+use crate::thread;
 use crate::vm::vm;
 use std::ffi::{c_int, c_void};
 
@@ -16,7 +18,7 @@ use std::ffi::{c_int, c_void};
 pub(crate) enum Kind {
     /// A step of a job's segment.
     Step,
-    /// A filter, run inside another call.
+    /// A filter of head or body.
     Filter,
     /// A handler of the phase `log`.
     Log,
@@ -24,6 +26,8 @@ pub(crate) enum Kind {
     Call,
     /// A timer's callback.
     Timer,
+    /// A light thread of another task.
+    Thread,
 }
 
 /// How far a task came.
@@ -47,12 +51,12 @@ pub(crate) enum Dying {
     Budget,
 }
 
-/// One handler in progress, or a free slot for one.
+/// One handler or light thread in progress, or a free slot for one.
 pub(crate) struct Task {
     pub(crate) number: u32,
     pub(crate) thread: *mut State,
-    reference: c_int,
-    globals: *const c_void,
+    pub(crate) reference: c_int,
+    pub(crate) globals: *const c_void,
     pub(crate) kind: Kind,
     pub(crate) phase: Phase,
     pub(crate) job: *mut Job,
@@ -69,6 +73,21 @@ pub(crate) struct Task {
     pub(crate) token: u32,
     /// The number of the `call` that it answers.
     pub(crate) call: u32,
+    /// How the handler ended itself.
+    pub(crate) exit: Exit,
+    /// 1 when what it calls must not yield to the scheduler: somebody in C waits for its end.
+    pub(crate) blocks: u32,
+    /// The task that this light thread belongs to; itself for all others.
+    pub(crate) root: u32,
+    /// Its light threads that run or have not been waited for, and how many of them run.
+    pub(crate) threads: Vec<u32>,
+    pub(crate) running: usize,
+    /// Its own coroutine has ended, its light threads have not.
+    pub(crate) ended: bool,
+    /// Lua code got hold of the coroutine.
+    pub(crate) handed_out: bool,
+    /// Of a light thread: who made it, and waits for it.
+    pub(crate) child: thread::Child,
 }
 
 /// The stack slot of the globals, and that of the first handler's closure.
@@ -80,8 +99,24 @@ const POOL: usize = 512;
 
 /// Takes a task out of the pool, or makes one.
 pub(crate) unsafe fn take(kind: Kind, phase: Phase, job: *mut Job) -> &'static mut Task {
+    let free = vm().free_tasks.pop();
+    let task = place(free, kind, phase, job);
+    if task.thread.is_null() {
+        // SAFETY: the main thread is live.
+        unsafe { task.make_thread() };
+    }
+    task
+}
+
+/// Takes a slot without a coroutine.
+pub(crate) fn take_bare(kind: Kind, phase: Phase, job: *mut Job) -> &'static mut Task {
+    let free = vm().bare_tasks.pop();
+    place(free, kind, phase, job)
+}
+
+fn place(free: Option<u32>, kind: Kind, phase: Phase, job: *mut Job) -> &'static mut Task {
     let vm = vm();
-    let number = vm.free_tasks.pop().unwrap_or_else(|| {
+    let number = free.unwrap_or_else(|| {
         let number = u32::try_from(vm.tasks.len()).unwrap_or(NONE);
         vm.tasks.push(Box::into_raw(Box::new(Task {
             number,
@@ -100,6 +135,14 @@ pub(crate) unsafe fn take(kind: Kind, phase: Phase, job: *mut Job) -> &'static m
             message: Vec::new(),
             token: NONE,
             call: NONE,
+            exit: Exit::Returned,
+            blocks: 0,
+            root: number,
+            threads: Vec::new(),
+            running: 0,
+            ended: false,
+            handed_out: false,
+            child: thread::Child::default(),
         })));
         number
     });
@@ -114,10 +157,11 @@ pub(crate) unsafe fn take(kind: Kind, phase: Phase, job: *mut Job) -> &'static m
     task.dying = Dying::No;
     task.spent = 0;
     task.token = NONE;
-    if task.thread.is_null() {
-        // SAFETY: the main thread is live.
-        unsafe { task.make_thread() };
-    }
+    task.exit = Exit::Returned;
+    task.blocks = 0;
+    task.root = number;
+    task.ended = false;
+    task.handed_out = false;
     task
 }
 
@@ -127,6 +171,7 @@ impl Task {
         // SAFETY: the registry keeps the thread.
         unsafe {
             self.thread = ffi::lua_newthread(vm.main);
+            ffi::phasor_setmark(self.thread, Mark::OWN);
             self.reference = ffi::reference(vm.main);
             self.make_globals();
         }
@@ -168,19 +213,35 @@ impl Task {
     }
 
     /// Runs until the end, a wait or an error. Function and arguments (at first) or results lie on
-    /// the stack of the coroutine that goes on.
+    /// the stack of the coroutine that goes on. An entry task has ended when its threads have, too.
     pub(crate) unsafe fn resume(&mut self, results: c_int) -> Progress {
         let vm = vm();
-        let outer = (vm.task, ffi::globals());
+        let outer = (vm.task, ffi::globals(), vm.blocked, vm.budget);
         vm.task = self.number;
+        vm.blocked = self.blocks;
         vm.switches += 1;
         ffi::set_globals(self.globals);
         // SAFETY: the thread is new or suspended.
         let status = unsafe { ffi::lua_resume(self.thread, std::ptr::null_mut(), results) };
         vm.task = outer.0;
+        vm.blocked = outer.2;
         vm.switches += 1;
         ffi::set_globals(outer.1);
+        if outer.0 != NONE {
+            // A filter inside a handler: the handler's time goes on.
+            vm.budget = outer.3.resumed(vm.switches);
+        }
         let waiting = std::mem::take(&mut vm.waiting);
+        // SAFETY: the coroutine has returned.
+        let progress = unsafe { self.outcome(status, waiting) };
+        if self.threads.is_empty() {
+            return progress;
+        }
+        // SAFETY: as above.
+        unsafe { thread::settle(self, progress) }
+    }
+
+    unsafe fn outcome(&mut self, status: c_int, waiting: bool) -> Progress {
         match status {
             ffi::OK => Progress::Done,
             ffi::YIELD => {
@@ -195,7 +256,7 @@ impl Task {
                     self.leaf_results = 0;
                     // SAFETY: the yielded values are dropped.
                     unsafe { ffi::lua_settop(self.thread, 0) };
-                    crate::wait::requeue(self);
+                    crate::wait::queue(self);
                 }
                 Progress::Waits
             }
@@ -227,7 +288,9 @@ impl Task {
         // SAFETY: the coroutine is dead, its stack is still there.
         unsafe {
             crate::traceback::describe(self.thread, &mut self.message);
-            self.abandon();
+            if self.kind != Kind::Thread {
+                self.abandon();
+            }
             if status == ffi::ERRMEM {
                 ffi::lua_gc(vm().main, ffi::GCCOLLECT, 0);
             }
@@ -237,10 +300,40 @@ impl Task {
 
     /// Leaves the coroutine to the collector; the next use of this slot makes another.
     pub(crate) unsafe fn abandon(&mut self) {
+        if self.thread.is_null() {
+            return;
+        }
         // SAFETY: the registry kept it.
-        unsafe { ffi::unreference(vm().main, self.reference) };
+        unsafe {
+            ffi::phasor_setmark(self.thread, Mark::DEAD);
+            ffi::unreference(vm().main, self.reference);
+        }
         self.thread = std::ptr::null_mut();
         self.globals = std::ptr::null();
+    }
+
+    /// Goes on at once with one that must end now: it has waited with the whole stack, so it can
+    /// only have yielded by itself.
+    pub(crate) unsafe fn insist(&mut self) -> Progress {
+        vm().waits.forget(self.token);
+        // SAFETY: it is suspended, or only its light threads are left.
+        unsafe {
+            if self.ended {
+                thread::kill_all(self);
+                return Progress::Done;
+            }
+            self.wake()
+        }
+    }
+
+    /// Ends it from outside, and its light threads: it waits, or its own coroutine has ended.
+    pub(crate) unsafe fn cancel(&mut self) {
+        vm().waits.forget(self.token);
+        // SAFETY: nothing of it runs.
+        unsafe {
+            thread::kill_all(self);
+            self.abandon();
+        }
     }
 
     /// Puts an ended task back.
@@ -256,7 +349,7 @@ impl Task {
                 let handlers = c_int::try_from(vm.program.handlers.len()).unwrap_or(0);
                 ffi::lua_settop(t, GLOBALS + handlers);
                 let plain = self.kind != Kind::Timer;
-                if vm.free_tasks.len() >= POOL {
+                if vm.free_tasks.len() >= POOL || std::mem::take(&mut self.handed_out) {
                     self.abandon();
                 } else if !plain || ffi::phasor_clean(t, GLOBALS, slot, vm.globals_metatable) == 0 {
                     self.make_globals();

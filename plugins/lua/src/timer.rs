@@ -11,11 +11,6 @@ use crate::wait::Waiter;
 use crate::wire;
 use std::ffi::c_int;
 
-/// OpenResty's `lua_max_pending_timers`.
-const MAX_PENDING: usize = 1024;
-/// OpenResty's `lua_max_running_timers`.
-const MAX_RUNNING: usize = 256;
-
 struct Timer {
     /// The table {callback, arguments…} in the registry, and the number of arguments.
     call: c_int,
@@ -60,7 +55,7 @@ unsafe fn start(l: *mut State, repeat: bool) -> c_int {
         if vm.stopping && (repeat || delay > 0.0) {
             return ffi::nil_error(l, b"process exiting");
         }
-        if vm.timers.pending >= MAX_PENDING {
+        if vm.timers.pending >= vm.program.config.pending_timers() {
             return ffi::nil_error(l, b"too many pending timers");
         }
         ffi::lua_createtable(l, n - 1, 0);
@@ -109,12 +104,11 @@ pub(crate) unsafe fn fire(at: u32, premature: bool) {
     vm.timers.pending -= 1;
     // SAFETY: the task's coroutine is new; the call was kept by `start`.
     unsafe {
-        if vm.timers.running >= MAX_RUNNING {
+        let most = vm.program.config.running_timers();
+        if vm.timers.running >= most {
             vm.select();
-            error_log::write(
-                error_log::Level::Alert,
-                "256 lua_max_running_timers are not enough",
-            );
+            let text = format!("{most} lua_max_running_timers are not enough");
+            error_log::write(error_log::Level::Alert, &text);
             if timer.every == 0 || premature {
                 ffi::unreference(vm.main, timer.call);
                 return;

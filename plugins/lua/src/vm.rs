@@ -44,9 +44,11 @@ pub(crate) struct Vm {
     pub(crate) switches: u64,
     /// What the host's current exchange is.
     pub(crate) selected: (u32, Phase),
-    /// The chunk that body filters see.
-    pub(crate) chunk: Vec<u8>,
-    pub(crate) chunk_last: bool,
+    /// Slots of tasks that have no coroutine: light threads bring their own.
+    pub(crate) bare_tasks: Vec<u32>,
+    /// The tokens of tasks that can go on without the host.
+    pub(crate) queue: std::collections::VecDeque<u32>,
+    pub(crate) semaphores: crate::semaphore::Semaphores,
     pub(crate) timers: crate::timer::Timers,
     pub(crate) budget: crate::budget::Budget,
     pub(crate) stopping: bool,
@@ -97,8 +99,9 @@ impl Vm {
             serial: 0,
             switches: 0,
             selected: (NONE, u8::MAX),
-            chunk: Vec::new(),
-            chunk_last: false,
+            bare_tasks: Vec::new(),
+            queue: std::collections::VecDeque::new(),
+            semaphores: crate::semaphore::Semaphores::default(),
             timers: crate::timer::Timers::default(),
             budget: crate::budget::Budget::default(),
             stopping: false,
@@ -119,6 +122,14 @@ impl Vm {
     /// The running task, if any.
     pub(crate) fn current(&mut self) -> Option<&'static mut Task> {
         let &task = self.tasks.get(self.task as usize)?;
+        // SAFETY: tasks are boxed and never freed.
+        Some(unsafe { &mut *task })
+    }
+
+    /// The entry task of the running one: itself, or the one that spawned the light thread.
+    pub(crate) fn current_root(&mut self) -> Option<&'static mut Task> {
+        let root = self.current()?.root;
+        let &task = self.tasks.get(root as usize)?;
         // SAFETY: tasks are boxed and never freed.
         Some(unsafe { &mut *task })
     }

@@ -17,11 +17,14 @@ pub(crate) enum Waiter {
     Nobody,
     Task(u32),
     Timer(u32),
+    Semaphore(u32),
 }
 
 struct Slot {
     waiter: Waiter,
     uses: u32,
+    /// The host has the token and will bring it back.
+    abroad: bool,
 }
 
 /// The tokens that are out.
@@ -36,29 +39,82 @@ pub(crate) struct Waits {
 const SLOT_BITS: u32 = 20;
 
 impl Waits {
-    /// A token that wakes `waiter`.
+    /// A token that the host will bring back to wake `waiter`.
     pub(crate) fn take(&mut self, waiter: Waiter) -> u32 {
+        self.issue(waiter, true)
+    }
+
+    /// A token that stays here: whoever keeps it queues it or forgets it.
+    pub(crate) fn take_home(&mut self, waiter: Waiter) -> u32 {
+        self.issue(waiter, false)
+    }
+
+    fn issue(&mut self, waiter: Waiter, abroad: bool) -> u32 {
         let at = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { waiter, uses: 0 });
+            self.slots.push(Slot {
+                waiter,
+                uses: 0,
+                abroad,
+            });
             u32::try_from(self.slots.len() - 1).unwrap_or(0)
         });
         let slot = &mut self.slots[at as usize];
         slot.waiter = waiter;
+        slot.abroad = abroad;
         slot.uses = (slot.uses + 1) & ((1 << (32 - SLOT_BITS)) - 1);
         at | slot.uses << SLOT_BITS
     }
 
+    fn slot(&mut self, token: u32) -> Option<(u32, &mut Slot)> {
+        let at = token & ((1 << SLOT_BITS) - 1);
+        let slot = self.slots.get_mut(at as usize)?;
+        (slot.uses == token >> SLOT_BITS).then_some((at, slot))
+    }
+
     /// Whom a token wakes; it is used up.
     pub(crate) fn redeem(&mut self, token: u32) -> Waiter {
-        let at = token & ((1 << SLOT_BITS) - 1);
-        let Some(slot) = self.slots.get_mut(at as usize) else {
+        let Some((at, slot)) = self.slot(token) else {
             return Waiter::Nobody;
         };
-        if slot.uses != token >> SLOT_BITS || slot.waiter == Waiter::Nobody {
-            return Waiter::Nobody;
+        let waiter = std::mem::replace(&mut slot.waiter, Waiter::Nobody);
+        if waiter != Waiter::Nobody || std::mem::take(&mut slot.abroad) {
+            slot.abroad = false;
+            self.free.push(at);
         }
-        self.free.push(at);
-        std::mem::replace(&mut slot.waiter, Waiter::Nobody)
+        waiter
+    }
+
+    /// Nobody waits for this any more. A token that the host has keeps its slot until it is back:
+    /// the slot's next token could be mistaken for it.
+    pub(crate) fn forget(&mut self, token: u32) {
+        if let Some((at, slot)) = self.slot(token)
+            && slot.waiter != Waiter::Nobody
+        {
+            slot.waiter = Waiter::Nobody;
+            if !slot.abroad {
+                self.free.push(at);
+            }
+        }
+    }
+
+    /// As `forget`, and gives who waited.
+    pub(crate) fn give_up(&mut self, token: u32) -> Waiter {
+        let waiter = self.slot(token).map_or(Waiter::Nobody, |(_, s)| s.waiter);
+        self.forget(token);
+        waiter
+    }
+
+    /// Whether somebody still waits for this.
+    pub(crate) fn awaited(&mut self, token: u32) -> bool {
+        self.slot(token)
+            .is_some_and(|(_, slot)| slot.waiter != Waiter::Nobody)
+    }
+
+    /// The host gets a token that was at home.
+    pub(crate) fn send(&mut self, token: u32) {
+        if let Some((_, slot)) = self.slot(token) {
+            slot.abroad = true;
+        }
     }
 }
 
@@ -85,6 +141,36 @@ pub(crate) fn requeue(task: &mut Task) {
     sleep_task(task, 0);
 }
 
+/// Wakes the task when those before it in the queue have had their turn.
+pub(crate) fn queue(task: &mut Task) {
+    let vm = vm();
+    task.token = vm.waits.take_home(Waiter::Task(task.number));
+    vm.queue.push_back(task.token);
+}
+
+/// A token at home with which the running task waits; `NONE` outside of tasks.
+pub(crate) fn home_token() -> u32 {
+    let vm = vm();
+    match vm.current() {
+        Some(task) => {
+            task.token = vm.waits.take_home(Waiter::Task(task.number));
+            task.token
+        }
+        None => NONE,
+    }
+}
+
+/// A token with which the host wakes the running task when the time has passed.
+pub(crate) fn sleep_token(milliseconds: u32) -> u32 {
+    match vm().current() {
+        Some(task) => {
+            sleep_task(task, milliseconds);
+            task.token
+        }
+        None => NONE,
+    }
+}
+
 fn sleep_task(task: &mut Task, milliseconds: u32) {
     let vm = vm();
     task.token = vm.waits.take(Waiter::Task(task.number));
@@ -101,7 +187,10 @@ pub(crate) unsafe fn suspend(l: *mut State, context: c_int, k: Option<CFunction>
     }
     vm.waiting = true;
     // SAFETY: the caller has asked `can_wait`.
-    unsafe { ffi::lua_yieldk(l, 0, context, k) }
+    unsafe {
+        crate::coroutine::mark_waiting(l);
+        ffi::lua_yieldk(l, 0, context, k)
+    }
 }
 
 /// Waits for an operation, then calls `k` (with the context) to end it.
