@@ -73,9 +73,7 @@ unsafe extern "C-unwind" fn body_read(l: *mut State) -> c_int {
             Err(e) => e,
         };
         match failure {
-            request::BodyError::TooLarge => {
-                crate::budget::exit(l, crate::job::Exit::Code(413))
-            }
+            request::BodyError::TooLarge => crate::budget::exit(l, crate::job::Exit::Code(413)),
             request::BodyError::Timeout => ffi::error(l, b"reading the request body timed out"),
             request::BodyError::Closed => {
                 ffi::error(l, b"client closed the connection prematurely")

@@ -108,8 +108,8 @@ unsafe extern "C-unwind" fn arg_newindex(l: *mut State) -> c_int {
             1 => {
                 let chunk = &mut job.sending.chunk;
                 chunk.clear();
-                let fine = ffi::lua_type(l, 3) == ffi::TNIL
-                    || crate::api_output::append(l, 3, chunk, 0);
+                let fine =
+                    ffi::lua_type(l, 3) == ffi::TNIL || crate::api_output::append(l, 3, chunk, 0);
                 if !fine {
                     ffi::error(l, b"bad chunk data type");
                 }

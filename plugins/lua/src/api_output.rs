@@ -247,22 +247,21 @@ unsafe extern "C-unwind" fn exit(l: *mut State) -> c_int {
         let mut code = ffi::luaL_checknumber(l, 1) as i32;
         api::check_phase(l, phase::EXIT);
         let vm = vm();
-        if let Some(job) = vm.current_job() {
-            if job.said
-                && code >= 300
-                && ![408, 499, 444].contains(&code)
-                && vm.phase() != phase::HEADER_FILTER
-            {
-                if i32::from(job.status) != code {
-                    vm.select();
-                    let text = format!(
-                        "attempt to set status {code} via ngx.exit after sending out the response status {}",
-                        if job.status == 0 { 200 } else { job.status }
-                    );
-                    error_log::write(error_log::Level::Error, &text);
-                }
-                code = 200;
+        if let Some(job) = vm.current_job()
+            && job.said
+            && code >= 300
+            && ![408, 499, 444].contains(&code)
+            && vm.phase() != phase::HEADER_FILTER
+        {
+            if i32::from(job.status) != code {
+                vm.select();
+                let text = format!(
+                    "attempt to set status {code} via ngx.exit after sending out the response status {}",
+                    if job.status == 0 { 200 } else { job.status }
+                );
+                error_log::write(error_log::Level::Error, &text);
             }
+            code = 200;
         }
         if vm.phase() == phase::HEADER_FILTER {
             // As in OpenResty it returns here: the filter goes on to its end.

@@ -372,4 +372,3 @@ pub(crate) unsafe fn ended(job: &mut Job, task: &mut Task, progress: Progress) {
         }
     }
 }
-

@@ -37,7 +37,12 @@ unsafe extern "C-unwind" fn drop_semaphore(l: *mut State) -> c_int {
     unsafe {
         let at = *ffi::lua_touserdata(l, 1).cast::<usize>();
         let semaphores = &mut vm().semaphores;
-        if semaphores.slots.get_mut(at).and_then(Option::take).is_some() {
+        if semaphores
+            .slots
+            .get_mut(at)
+            .and_then(Option::take)
+            .is_some()
+        {
             semaphores.free.push(at);
         }
     }
@@ -197,7 +202,10 @@ unsafe extern "C-unwind" fn waited(l: *mut State) -> c_int {
     // SAFETY: called by Lua as the continuation of `wait_for`.
     unsafe {
         ffi::lua_getctx(l, &raw mut context);
-        if vm().current().is_some_and(|t| t.token.cast_signed() != context) {
+        if vm()
+            .current()
+            .is_some_and(|t| t.token.cast_signed() != context)
+        {
             ffi::lua_pushboolean(l, 1);
             return 1;
         }

@@ -363,10 +363,7 @@ pub(crate) unsafe fn open(l: *mut State) {
     // SAFETY: called while the state is opened.
     unsafe {
         ffi::push_ngx(l);
-        ffi::push_library(
-            l,
-            &[(c"spawn", spawn), (c"wait", wait), (c"kill", kill)],
-        );
+        ffi::push_library(l, &[(c"spawn", spawn), (c"wait", wait), (c"kill", kill)]);
         ffi::lua_setfield(l, -2, c"thread".as_ptr());
         ffi::pop(l, 1);
     }
