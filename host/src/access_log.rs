@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::config::template::Template;
+use crate::config::template::{Part, Template};
 use crate::observe::error_log::{self, Context, Level};
 use crate::observe::log_file::{LogFile, Target, escape, json_string};
 
@@ -63,6 +63,20 @@ impl Format {
     #[must_use]
     pub fn combined() -> Self {
         Self::Template(Template::parse(COMBINED, &|_| None).unwrap_or_default())
+    }
+}
+
+impl Format {
+    /// Whether it has a variable that `which` picks.
+    #[must_use]
+    pub fn reads(&self, which: impl Fn(&str) -> bool) -> bool {
+        match self {
+            Self::Template(template) => template.parts.iter().any(|part| match part {
+                Part::Variable(name) => which(name),
+                Part::Literal(_) => false,
+            }),
+            Self::Json => JSON_FIELDS.iter().any(|(_, name, _)| which(name)),
+        }
     }
 }
 

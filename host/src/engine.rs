@@ -73,12 +73,62 @@ enum Flow {
     Elsewhere(Option<String>),
 }
 
+/// Where an exchange begins: with the steps of `server_rewrite`, or at the route that was found.
+pub type Start = Option<Result<Arc<Plan>, RequestError>>;
+
+/// Finds where an exchange begins.
+pub fn start(id: ExchangeId, routes: &impl Routes) -> Start {
+    routes.fallback().steps.is_empty().then(|| routes.find(id))
+}
+
+/// Answers an exchange whose plan has nothing to wait for; false when it has.
+pub fn at_once(id: ExchangeId, plan: &Plan) -> bool {
+    if !plan.is_immediate() || exchange::with(id, |x| x.body.unread()) || take_on(id, plan).is_err()
+    {
+        return false;
+    }
+    for step in &plan.steps {
+        exchange::with(id, |x| x.phase = step.phase);
+        match &step.run {
+            Run::Set { variable, value } => answer::set(id, variable, value),
+            Run::Respond(respond) => answer::respond(id, respond),
+            _ => {}
+        }
+    }
+    exchange::with(id, |x| {
+        x.response.ready = true;
+        x.response.sent = true;
+    });
+    true
+}
+
+/// The exchange goes by this plan from here on.
+fn take_on(id: ExchangeId, plan: &Plan) -> Result<(), RequestError> {
+    exchange::with(id, |x| {
+        x.route = plan.route.clone();
+        x.settable = plan.settable.clone();
+        x.document_root.clone_from(&plan.document_root);
+        x.body.limit = plan.body_limit;
+        if let Some(deadline) = plan.deadline {
+            x.deadline = x.started + deadline;
+        }
+        if plan.body_limit != 0
+            && x.body.unread()
+            && x.body.announced.is_some_and(|n| n > plan.body_limit)
+        {
+            return Err(RequestError::new(ErrorKind::BodyTooLarge));
+        }
+        Ok(())
+    })
+}
+
 /// Drives an exchange until its answer is complete. The plan that answered is left in `answered`
 /// (also when the future is dropped), for the phase `log`.
 pub async fn run(
     id: ExchangeId,
     routes: Rc<dyn Routes>,
     answered: Rc<std::cell::RefCell<Arc<Plan>>>,
+    start: Start,
 ) {
     let plan = answered.borrow().clone();
     let mut engine = Engine {
@@ -87,9 +137,9 @@ pub async fn run(
         plan,
         answered,
     };
-    engine.run().await;
+    engine.run(start).await;
     exchange::with(id, |x| {
-        x.deadline = Instant::now() + std::time::Duration::from_secs(u64::from(u32::MAX))
+        x.deadline = exchange::never(x.started);
     });
 }
 
@@ -101,11 +151,10 @@ struct Engine {
 }
 
 impl Engine {
-    async fn run(&mut self) {
-        let mut flow = if self.plan.steps.is_empty() {
-            Ok(Flow::Elsewhere(None))
-        } else {
-            self.pass().await
+    async fn run(&mut self, start: Start) {
+        let mut flow = match start {
+            Some(plan) => self.enter(plan).await,
+            None => self.pass().await,
         };
         let mut moves = 0;
         loop {
@@ -171,23 +220,7 @@ impl Engine {
     async fn enter(&mut self, plan: Result<Arc<Plan>, RequestError>) -> Result<Flow, RequestError> {
         self.plan = plan?;
         self.answered.replace(self.plan.clone());
-        let plan = &self.plan;
-        exchange::with(self.id, |x| {
-            x.route = plan.route.clone();
-            x.settable = plan.settable.clone();
-            x.document_root.clone_from(&plan.document_root);
-            x.body.limit = plan.body_limit;
-            if let Some(deadline) = plan.deadline {
-                x.deadline = x.started + deadline;
-            }
-            if plan.body_limit != 0
-                && x.body.unread()
-                && x.body.announced.is_some_and(|n| n > plan.body_limit)
-            {
-                return Err(RequestError::new(ErrorKind::BodyTooLarge));
-            }
-            Ok(())
-        })?;
+        take_on(self.id, &self.plan)?;
         self.pass().await
     }
 
@@ -202,14 +235,20 @@ impl Engine {
             skip = None;
             exchange::with(self.id, |x| x.phase = step.phase);
             let verdict = match &step.run {
-                Run::Set { variable, value } => self.set(variable, value),
+                Run::Set { variable, value } => {
+                    answer::set(self.id, variable, value);
+                    Verdict::Next
+                }
                 Run::SetCall { plugin, variable } => self.set_call(*plugin, variable).await?,
                 Run::Call { plugin } => self.call(step.phase, *plugin).await?,
                 Run::Segment(segment) => match self.segment(segment).await? {
                     Some(verdict) => verdict,
                     None => return Ok(Flow::Answered),
                 },
-                Run::Respond(respond) => answer::respond(self.id, respond),
+                Run::Respond(respond) => {
+                    answer::respond(self.id, respond);
+                    Verdict::Next
+                }
                 Run::Files(root) => match answer::files(self.id, root).await {
                     Ok(body) => return self.send_file(body).await,
                     Err(status) => Verdict::Exit(status),
@@ -278,14 +317,6 @@ impl Engine {
             }
         });
         self.publish(true).await;
-    }
-
-    fn set(&self, variable: &str, value: &crate::config::template::Template) -> Verdict {
-        exchange::with(self.id, |x| {
-            let text = answer::render(x, value);
-            answer::set_variable(x, variable, text);
-        });
-        Verdict::Next
     }
 
     async fn set_call(&self, plugin: usize, variable: &str) -> Result<Verdict, RequestError> {
@@ -386,7 +417,7 @@ impl Engine {
             return Ok(Flow::Answered);
         };
         exchange::with(self.id, |x| {
-            x.deadline = Instant::now() + std::time::Duration::from_secs(u64::from(u32::MAX))
+            x.deadline = exchange::never(x.started);
         });
         let mut first = true;
         loop {

@@ -41,6 +41,12 @@ pub struct ConnectionInfo {
     pub serial: u64,
 }
 
+/// A deadline that no request reaches.
+#[must_use]
+pub fn never(from: Instant) -> Instant {
+    from + std::time::Duration::from_secs(u64::from(u32::MAX))
+}
+
 /// What a reactor says of a job's segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -277,7 +283,7 @@ pub fn begin(request: Request, body: RequestBody, connection: Rc<ConnectionInfo>
         exchange.request = request;
         exchange.body = body;
         exchange.connection = Some(connection);
-        exchange.started = Instant::now();
+        exchange.started = crate::time_cache::instant();
         id
     })
 }

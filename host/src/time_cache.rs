@@ -25,6 +25,8 @@ struct Texts {
 struct Cache {
     /// Milliseconds since the epoch; 0 before the first read.
     now_ms: u64,
+    /// The same moment by the clock that never steps.
+    instant: Option<Instant>,
     texts: Texts,
 }
 
@@ -32,6 +34,7 @@ thread_local! {
     static CACHE: RefCell<Cache> = const {
         RefCell::new(Cache {
             now_ms: 0,
+            instant: None,
             texts: Texts {
                 second: u64::MAX,
                 http: [0; 29],
@@ -54,9 +57,21 @@ pub fn clock_ms() -> u64 {
 
 /// Reads the clock for this thread; gives the milliseconds since the epoch.
 pub fn update() -> u64 {
-    let now = clock_ms();
-    CACHE.with_borrow_mut(|cache| cache.now_ms = now);
+    let (now, instant) = (clock_ms(), Instant::now());
+    CACHE.with_borrow_mut(|cache| {
+        cache.now_ms = now;
+        cache.instant = Some(instant);
+    });
     now
+}
+
+/// The moment of the last [`update`] of this thread, for durations.
+#[must_use]
+pub fn instant() -> Instant {
+    match CACHE.with_borrow(|cache| cache.instant) {
+        Some(instant) => instant,
+        None => Instant::now(),
+    }
 }
 
 /// Milliseconds since the epoch, as of the last [`update`] of this thread.

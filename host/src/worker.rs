@@ -67,6 +67,10 @@ impl Worker {
         let id = info.id;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            // Once per turn of the loop, as nginx does: a clock call per request is one too many.
+            .on_thread_unpark(|| {
+                crate::time_cache::update();
+            })
             .build()?;
         std::thread::Builder::new()
             .name(format!("worker-{id}"))

@@ -67,7 +67,7 @@ impl RequestService {
             x.request_number = number;
             x.serial = self.site.next_request();
             x.started_ms = time_cache::now_ms();
-            x.deadline = x.started + std::time::Duration::from_secs(u64::from(u32::MAX));
+            x.deadline = exchange::never(x.started);
         });
         id
     }
@@ -79,15 +79,22 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
     type Future = Serving;
 
     fn call(&self, request: Request<Incoming>) -> Serving {
-        time_cache::update();
         self.control.enter(Doing::Busy, self.site.clock.get());
         self.control
             .in_progress
             .set(self.control.in_progress.get() + 1);
         let served = self.site.served();
         let id = self.begin(request, served.generation.config.server.keepalive_requests);
-        let answered = Rc::new(RefCell::new(served.fallback().clone()));
-        let driver: Driver = Box::pin(engine::run(id, served.clone(), answered.clone()));
+        let start = engine::start(id, &*served);
+        let (answered, driver) = match start {
+            Some(Ok(plan)) if engine::at_once(id, &plan) => (Rc::new(RefCell::new(plan)), None),
+            start => {
+                let answered = Rc::new(RefCell::new(served.fallback().clone()));
+                let run = engine::run(id, served.clone(), answered.clone(), start);
+                let driver: Driver = Box::pin(run);
+                (answered, Some(driver))
+            }
+        };
         let running = Running {
             id,
             routes: served,
@@ -97,7 +104,7 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
         };
         Serving {
             running: Some(running),
-            driver: Some(driver),
+            driver,
         }
     }
 }
@@ -143,6 +150,7 @@ impl Drop for Serving {
 }
 
 fn answer(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
+    let read_again = driver.is_some() || running.head_is_read_again();
     let (status, mut headers, whole, head_only) = exchange::with(running.id, |x| {
         let outgoing = x.outgoing();
         let whole = if outgoing.ended && !outgoing.broken {
@@ -153,7 +161,11 @@ fn answer(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
         let head_only = x.request.method == http::Method::HEAD;
         (
             x.response.status,
-            x.response.headers.clone(),
+            if read_again {
+                x.response.headers.clone()
+            } else {
+                std::mem::take(&mut x.response.headers)
+            },
             whole,
             head_only,
         )
@@ -181,6 +193,11 @@ fn answer(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
 }
 
 impl Running {
+    /// Whether somebody asks for the answer's headers after it has left.
+    fn head_is_read_again(&self) -> bool {
+        self.routes.logs_sent_head || !self.answered.borrow().log.is_empty()
+    }
+
     /// The plan that answers.
     pub(super) fn plan(&self) -> Arc<engine::Plan> {
         self.answered.borrow().clone()

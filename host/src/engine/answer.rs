@@ -6,7 +6,6 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use super::plan::{Respond, Text};
 use crate::config::template::Template;
 use crate::exchange::{self, Exchange, ExchangeId, variable};
-use crate::phase::Verdict;
 use crate::response::{error_page, files};
 
 /// A template's text for an exchange.
@@ -26,8 +25,16 @@ pub(super) fn set_variable(x: &mut Exchange, name: &str, value: Vec<u8>) {
     }
 }
 
+/// A `set` without a plugin.
+pub(super) fn set(id: ExchangeId, variable: &str, value: &Template) {
+    exchange::with(id, |x| {
+        let text = render(x, value);
+        set_variable(x, variable, text);
+    });
+}
+
 /// `respond`.
-pub(super) fn respond(id: ExchangeId, respond: &Respond) -> Verdict {
+pub(super) fn respond(id: ExchangeId, respond: &Respond) {
     exchange::with(id, |x| {
         x.response.status = respond.status;
         for (name, value) in &respond.headers {
@@ -46,7 +53,6 @@ pub(super) fn respond(id: ExchangeId, respond: &Respond) -> Verdict {
         x.output.end();
         x.output.whole = true;
     });
-    Verdict::Next
 }
 
 /// `files`: the head of the answer, and the file if there is one. An error is a status.

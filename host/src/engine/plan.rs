@@ -39,6 +39,18 @@ pub struct Plan {
     pub document_root: Option<Arc<str>>,
 }
 
+impl Plan {
+    /// Whether it answers without any plugin, file or peer: then nothing in it can wait.
+    #[must_use]
+    pub fn is_immediate(&self) -> bool {
+        let immediate = |step: &Step| matches!(step.run, Run::Set { .. } | Run::Respond(_));
+        self.header_filters.is_empty()
+            && self.body_filters.is_empty()
+            && self.steps.iter().all(immediate)
+            && matches!(self.steps.last(), Some(Step { run: Run::Respond(_), .. }))
+    }
+}
+
 /// Where a request goes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -135,7 +134,7 @@ impl Engine {
     pub(super) async fn proxy(&mut self, proxy: &Proxy) -> Result<Flow, RequestError> {
         exchange::with(self.id, |x| {
             // From here on the peer's time-outs hold.
-            x.deadline = Instant::now() + Duration::from_secs(u64::from(u32::MAX));
+            x.deadline = exchange::never(x.started);
         });
         let shared = Arc::new(Shared {
             alive: AtomicBool::new(true),

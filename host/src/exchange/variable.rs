@@ -5,6 +5,12 @@ use std::fmt::Write as _;
 use super::Exchange;
 use crate::time_cache;
 
+/// Whether a variable is made of the answer's headers.
+#[must_use]
+pub fn is_of_sent_head(name: &str) -> bool {
+    name == "bytes_sent" || name.starts_with("sent_http_")
+}
+
 /// Why a variable could not be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetError {

@@ -22,6 +22,8 @@ pub struct Served {
     pub generation: Arc<Generation>,
     runners: Vec<Runner>,
     access: Option<RefCell<Buffer>>,
+    /// The access log has a column made of the answer's headers.
+    pub logs_sent_head: bool,
     exiting: Arc<AtomicBool>,
 }
 
@@ -43,8 +45,13 @@ impl Served {
             .access
             .as_ref()
             .map(|(log, _)| RefCell::new(Buffer::new(log.clone())));
+        let logs_sent_head = generation
+            .access
+            .as_ref()
+            .is_some_and(|(_, format)| format.reads(variable::is_of_sent_head));
         Rc::new(Self {
             generation,
+            logs_sent_head,
             runners,
             access,
             exiting,
