@@ -51,7 +51,8 @@ pub(crate) fn walk(criterion: &mut Criterion) {
             bench.time(count, async || {
                 let id = begin(&client);
                 let answered = Rc::new(RefCell::new(served.fallback().clone()));
-                engine::run(id, served.clone(), answered).await;
+                let start = engine::start(id, &*served);
+                engine::run(id, served.clone(), answered, start).await;
                 exchange::end(id);
             })
         });

@@ -77,7 +77,7 @@ enum Flow {
 pub type Start = Option<Result<Arc<Plan>, RequestError>>;
 
 /// Finds where an exchange begins.
-pub fn start(id: ExchangeId, routes: &impl Routes) -> Start {
+pub fn start(id: ExchangeId, routes: &(impl Routes + ?Sized)) -> Start {
     routes.fallback().steps.is_empty().then(|| routes.find(id))
 }
 

@@ -47,7 +47,13 @@ impl Plan {
         self.header_filters.is_empty()
             && self.body_filters.is_empty()
             && self.steps.iter().all(immediate)
-            && matches!(self.steps.last(), Some(Step { run: Run::Respond(_), .. }))
+            && matches!(
+                self.steps.last(),
+                Some(Step {
+                    run: Run::Respond(_),
+                    ..
+                })
+            )
     }
 }
 
