@@ -178,7 +178,7 @@ impl Engine {
         self.pass().await
     }
 
-    /// **The loop.**
+    /// **The loop.** What is long and rare is boxed: the driver's future is made for each request.
     async fn pass(&mut self) -> Result<Flow, RequestError> {
         let plan = self.plan.clone();
         let mut skip = None;
@@ -193,7 +193,9 @@ impl Engine {
                     answer::set(self.id, variable, value);
                     Verdict::Next
                 }
-                Run::SetCall { plugin, variable } => self.set_call(*plugin, variable).await?,
+                Run::SetCall { plugin, variable } => {
+                    Box::pin(self.set_call(*plugin, variable)).await?
+                }
                 Run::Call { plugin } => self.call(step.phase, *plugin).await?,
                 Run::Segment(segment) => match self.segment(segment).await? {
                     Some(verdict) => verdict,
@@ -203,11 +205,11 @@ impl Engine {
                     answer::respond(self.id, respond);
                     Verdict::Next
                 }
-                Run::Files(root) => match answer::files(self.id, root).await {
-                    Ok(body) => return self.send_file(body).await,
+                Run::Files(root) => match Box::pin(answer::files(self.id, root)).await {
+                    Ok(body) => return Box::pin(self.send_file(body)).await,
                     Err(status) => Verdict::Exit(status),
                 },
-                Run::Proxy(proxy) => return self.proxy(proxy).await,
+                Run::Proxy(proxy) => return Box::pin(self.proxy(proxy)).await,
                 Run::Nothing => return Err(not_found()),
             };
             if let Some(target) = self.elsewhere() {
@@ -339,8 +341,8 @@ impl Engine {
         }) {
             return;
         }
-        if filters {
-            filter::head(self.id, &self.plan, &self.routes).await;
+        if filters && self.plan.filters() {
+            Box::pin(filter::head(self.id, &self.plan, &self.routes)).await;
         }
         let filtered = filters && !self.plan.body_filters.is_empty();
         exchange::with(self.id, |x| {

@@ -206,22 +206,24 @@ pub fn over(id: ExchangeId, routes: &Rc<dyn Routes>) {
     exchange::end(id);
 }
 
+async fn log_in_pool(id: ExchangeId, pool: &Rc<crate::plugin::Pool>) -> Result<(), String> {
+    let until = Instant::now() + pool.plugin.limits.deadline;
+    exchange::with(id, |x| x.deadline = until);
+    let mut lease = pool.take(until).await.map_err(|e| e.to_string())?;
+    let result = lease
+        .instance()
+        .map_err(|e| e.to_string())?
+        .call_plain(Phase::Log, id)
+        .await;
+    if matches!(result, Ok(()) | Err(CallError::Failed(_))) {
+        lease.give_back();
+    }
+    result.map_err(|e| e.to_string())
+}
+
 async fn one_log(id: ExchangeId, filter: &Filter, runner: &Runner) -> Result<(), String> {
     match runner {
-        Runner::Pool(pool) => {
-            let until = Instant::now() + pool.plugin.limits.deadline;
-            exchange::with(id, |x| x.deadline = until);
-            let mut lease = pool.take(until).await.map_err(|e| e.to_string())?;
-            let result = lease
-                .instance()
-                .map_err(|e| e.to_string())?
-                .call_plain(Phase::Log, id)
-                .await;
-            if matches!(result, Ok(()) | Err(CallError::Failed(_))) {
-                lease.give_back();
-            }
-            result.map_err(|e| e.to_string())
-        }
+        Runner::Pool(pool) => Box::pin(log_in_pool(id, pool)).await,
         Runner::Pump(pump) => {
             let Some(segment) = filter.segment else {
                 return Ok(());

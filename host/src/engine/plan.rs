@@ -40,12 +40,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether anything runs on its answer before that leaves.
+    #[must_use]
+    pub fn filters(&self) -> bool {
+        !self.header_filters.is_empty() || !self.body_filters.is_empty()
+    }
+
     /// Whether it answers without any plugin, file or peer: then nothing in it can wait.
     #[must_use]
     pub fn is_immediate(&self) -> bool {
         let immediate = |step: &Step| matches!(step.run, Run::Set { .. } | Run::Respond(_));
-        self.header_filters.is_empty()
-            && self.body_filters.is_empty()
+        !self.filters()
             && self.steps.iter().all(immediate)
             && matches!(
                 self.steps.last(),

@@ -85,12 +85,12 @@ impl Pool {
     pub async fn take(self: &Rc<Self>, deadline: Instant) -> Result<Lease, CallError> {
         let permit = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => self.wait(deadline).await?,
+            Err(_) => Box::pin(self.wait(deadline)).await?,
         };
         let idle = self.idle.borrow_mut().pop();
         let instance = match idle {
             Some(instance) => instance,
-            None => Instance::new(&self.plugin, self.worker.clone()).await?,
+            None => Box::pin(Instance::new(&self.plugin, self.worker.clone())).await?,
         };
         Ok(Lease {
             instance: Some(instance),

@@ -11,7 +11,7 @@ pub(super) static REDIS: Table = Table {
             "url",
             Kind::Text,
             "\"redis://[USER:PASSWORD@]HOST[:PORT][/DB]\"; `rediss` for TLS, \
-             \"redis+cluster://A:1,B:2\", \"redis+sentinel://A:1,B:2/MASTER[/DB]\", \
+             \"redis+sentinel://A:1,B:2/MASTER[/DB]\", \
              \"unix:/PATH[?db=N]\".",
         )
         .required(),

@@ -65,8 +65,6 @@ impl std::fmt::Debug for RedisUrl {
 pub enum RedisKind {
     /// A server.
     Single,
-    /// A cluster.
-    Cluster,
     /// Sentinels, which know the server of this name.
     Sentinel(String),
 }
@@ -90,7 +88,7 @@ impl std::fmt::Display for RedisAddress {
     }
 }
 
-const FORM: &str = "write \"redis://HOST:PORT/DB\", \"rediss://HOST\", \"redis+cluster://A:1,B:2\", \
+const FORM: &str = "write \"redis://HOST:PORT/DB\", \"rediss://HOST\", \
                     \"redis+sentinel://A:1,B:2/MASTER\" or \"unix:/PATH\"";
 
 fn decode(text: &str) -> String {
@@ -135,7 +133,12 @@ impl RedisUrl {
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (kind, port, db) = match form {
             "" => (RedisKind::Single, 6379, path),
-            "+cluster" => (RedisKind::Cluster, 6379, path),
+            // One of its servers would answer MOVED for most keys: better said at the start.
+            "+cluster" => {
+                return Err(
+                    "a Redis cluster cannot be used yet: name one server or sentinels".to_owned(),
+                );
+            }
             "+sentinel" => {
                 let (master, db) = path.split_once('/').unwrap_or((path, ""));
                 if master.is_empty() {
@@ -161,12 +164,9 @@ impl RedisUrl {
         }
         if kind == RedisKind::Single && addresses.len() > 1 {
             return Err(
-                "several servers are a cluster (\"redis+cluster://\") or sentinels (\"redis+sentinel://\")"
+                "several servers are sentinels: write \"redis+sentinel://A:1,B:2/MASTER\""
                     .to_owned(),
             );
-        }
-        if kind == RedisKind::Cluster && !db.is_empty() && db != "0" {
-            return Err("a cluster has one database: take the number out".to_owned());
         }
         Ok(Self {
             kind,
