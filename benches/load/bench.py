@@ -30,6 +30,7 @@ ROWS = [
     ("nginx + ngx_lua, one `ngx.sleep(0)`", "nginx", "/wait", None),
     ("Phasor, Lua, one `ngx.sleep(0)`", "phasor", "/wait", "nginx + ngx_lua, one `ngx.sleep(0)`"),
 ]
+SLEEPERS = 4000
 BEGIN, END = "<!-- generated: make bench -->", "<!-- end of generated -->"
 
 
@@ -91,19 +92,33 @@ def rounds(servers, options):
 
 
 def held(server, count, request):
-    """Memory per connection while `count` of them are held, each after `request`."""
-    before = server.memory()
-    clients = []
+    """Memory per connection while `count` of them are held, each after `request`: what the second
+    half adds to the first, because the first may live in what starting left free."""
+    clients, readings = [], []
     try:
-        for _ in range(count):
-            client = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-            client.sendall(request)
-            clients.append(client)
-        time.sleep(1)  # The server may still be accepting.
-        return (server.memory() - before) / count
+        for _ in range(2):
+            for _ in range(count // 2):
+                client = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+                client.sendall(request)
+                clients.append(client)
+            time.sleep(1)  # The server may still be accepting.
+            readings.append(server.memory())
+        return (readings[1] - readings[0]) / (count // 2)
     finally:
         for client in clients:
             client.close()
+
+
+def settled(server):
+    """Memory once it is quiet: what starting took goes back to the system a little later."""
+    last = server.memory()
+    for _ in range(20):
+        time.sleep(0.5)
+        now = server.memory()
+        if now == last:
+            break
+        last = now
+    return last
 
 
 def memory(options):
@@ -112,11 +127,11 @@ def memory(options):
     sleep = b"GET /sleep HTTP/1.1\r\nHost: x\r\n\r\n"
     table = {}
     for name in ("nginx", "phasor"):
-        for key, count, request in (("idle", options.idle, keep), ("sleeping", 1000, sleep)):
+        for key, count, request in (("idle", options.idle, keep), ("sleeping", SLEEPERS, sleep)):
             server = Server(name).start()
             try:
                 status(server, "/lua")
-                start = server.memory()
+                start = settled(server)
                 table[name, key] = (start, held(server, count, request))
             finally:
                 server.stop()
@@ -144,7 +159,7 @@ def report(results, held_memory, options):
     lines += ["", "| memory | nginx + ngx_lua | Phasor |", "|---|---|---|"]
     starts = [f"{held_memory[name, 'idle'][0] / 2**20:.1f} MiB" for name in ("nginx", "phasor")]
     lines.append(f"| after the first request | {starts[0]} | {starts[1]} |")
-    for key, what in (("idle", f"{options.idle:,} idle connections, each"), ("sleeping", "1,000 sleeping Lua requests, each")):
+    for key, what in (("idle", f"{options.idle:,} idle connections, each"), ("sleeping", f"{SLEEPERS:,} sleeping Lua requests, each")):
         each = [f"{held_memory[name, key][1] / 1024:.1f} KiB" for name in ("nginx", "phasor")]
         lines.append(f"| {what} | {each[0]} | {each[1]} |")
     return "\n".join(lines)
