@@ -17,6 +17,7 @@ pub mod limits;
 pub mod pool;
 pub mod pump;
 pub mod runtime;
+pub mod watchdog;
 
 pub use component::Loaded;
 pub use error::CallError;

@@ -21,12 +21,18 @@ use crate::listener;
 use crate::observe::error_log::{self, ErrorLog, Level};
 use crate::observe::log_file::{LogFile, Target};
 use crate::plugin::runtime::{self, Runtime};
+use crate::plugin::watchdog::{self, Hung};
 use crate::worker::{Command, Ended, Worker};
 
 /// How long the supervisor waits until a worker serves a new generation before it says so.
 const SWAP: Duration = Duration::from_secs(10);
 /// A worker that panics again so soon waits that long before it is replaced.
 const RESTART: Duration = Duration::from_millis(100);
+
+/// So many threads may spin for ever; then the process ends, because nothing takes them back.
+const MOST_HUNG: u32 = 4;
+/// The exit code then: `EX_SOFTWARE`.
+const HUNG: i32 = 70;
 
 /// Where the configuration comes from, to be read again at a reload.
 pub enum Source {
@@ -52,6 +58,7 @@ impl Source {
 enum Event {
     Signal(i32),
     Ended(Ended),
+    Hung(Hung),
 }
 
 /// The running server.
@@ -65,6 +72,7 @@ pub struct Server {
     bound: Vec<SocketAddr>,
     events: Receiver<Event>,
     ended: Sender<Ended>,
+    hung: u32,
 }
 
 /// What a build step needs; `check` uses it too.
@@ -141,6 +149,9 @@ impl Server {
         };
         let (events_in, events) = channel();
         watch_signals(events_in.clone())?;
+        let hangs = events_in.clone();
+        // Nobody listens only when the server ends.
+        watchdog::report_to(move |hung| drop(hangs.send(Event::Hung(hung))));
         let ended = forward_ended(events_in)?;
         let mut server = Self {
             source,
@@ -152,6 +163,7 @@ impl Server {
             bound: Vec::new(),
             events,
             ended,
+            hung: 0,
         };
         let mut sockets = server.bind_all()?;
         for id in (0..server.count).rev() {
@@ -225,6 +237,7 @@ impl Server {
                     break;
                 }
                 Event::Signal(_) => {}
+                Event::Hung(hung) => self.give_up(&hung, ending)?,
                 Event::Ended(ended) => {
                     self.workers.remove(&ended.id);
                     if ended.panicked && !ending {
@@ -259,6 +272,9 @@ impl Server {
                 Ok(Event::Ended(ended)) => {
                     self.workers.remove(&ended.id);
                 }
+                Ok(Event::Hung(hung)) => {
+                    self.workers.remove(&hung.worker);
+                }
                 Ok(Event::Signal(_)) => {}
                 Err(_) => break,
             }
@@ -276,6 +292,47 @@ impl Server {
             reason = "the supervisor's own thread; no worker waits here"
         )]
         std::thread::sleep(RESTART);
+        self.start_again(id)
+    }
+
+    /// A worker whose runtime does not come back: its thread is lost, its place is not.
+    fn give_up(&mut self, hung: &Hung, ending: bool) -> anyhow::Result<()> {
+        self.hung += 1;
+        let Hung {
+            worker: id,
+            plugin,
+            limit,
+        } = hung;
+        note(
+            Level::Alert,
+            format!(
+                "plugin `{plugin}` has held worker {id} for more than {limit:?} (limits.watchdog): the worker is replaced, its requests are lost"
+            ),
+        );
+        let lost = self.workers.remove(id);
+        if self.hung >= MOST_HUNG {
+            if let Some((log, _)) = &self.generation.access {
+                log.flush();
+            }
+            note(
+                Level::Emerg,
+                format!(
+                    "{} workers hang and cannot be taken back: the process ends",
+                    self.hung
+                ),
+            );
+            std::process::exit(HUNG);
+        }
+        if !ending {
+            self.start_again(*id)?;
+        }
+        if let Some(lost) = lost {
+            lost.give_up();
+        }
+        Ok(())
+    }
+
+    fn start_again(&mut self, id: u32) -> anyhow::Result<()> {
         let mut sockets = Vec::new();
         for listen in &self.generation.config.server.listen {
             sockets.extend(listener::bind_more(listen.address, listen.backlog, 1)?);

@@ -3,8 +3,9 @@
 
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -50,7 +51,13 @@ pub struct Worker {
     /// Its number.
     pub id: u32,
     commands: mpsc::UnboundedSender<Command>,
+    open: Open,
+    given_up: Arc<AtomicBool>,
 }
+
+/// Second descriptors of the sockets that a worker listens on, to shut them from outside when it
+/// hangs; the worker drops them when it stops listening.
+type Open = Arc<Mutex<Vec<std::os::fd::OwnedFd>>>;
 
 impl Worker {
     /// Starts a thread. `ended` is told when it is over.
@@ -65,6 +72,9 @@ impl Worker {
     ) -> std::io::Result<Self> {
         let (commands, received) = mpsc::unbounded_channel();
         let id = info.id;
+        let open = Open::default();
+        let given_up = Arc::new(AtomicBool::new(false));
+        let (opened, forgotten) = (open.clone(), given_up.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             // Once per turn of the loop, as nginx does: a clock call per request is one too many.
@@ -76,8 +86,13 @@ impl Worker {
             .name(format!("worker-{id}"))
             .spawn(move || {
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    LocalSet::new().block_on(&runtime, run(info, generation, sockets, received));
+                    LocalSet::new()
+                        .block_on(&runtime, run(info, generation, sockets, received, opened));
                 }));
+                if forgotten.load(Ordering::Relaxed) {
+                    // Another worker has its number.
+                    return;
+                }
                 // The supervisor is gone only when the process ends.
                 let _told = ended
                     .send(Ended {
@@ -86,7 +101,25 @@ impl Worker {
                     })
                     .is_ok();
             })?;
-        Ok(Self { id, commands })
+        Ok(Self {
+            id,
+            commands,
+            open,
+            given_up,
+        })
+    }
+
+    /// A worker that hangs gets no more connections, and its end, should it come, is nobody's
+    /// concern. The clients it has wait until it comes back or the process ends.
+    pub fn give_up(self) {
+        self.given_up.store(true, Ordering::Relaxed);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for socket in open.drain(..) {
+            // A socket that the system has shut already is what is wanted.
+            let _shut = socket2::SockRef::from(&socket)
+                .shutdown(std::net::Shutdown::Both)
+                .is_ok();
+        }
     }
 
     /// Gives a command; a worker that has ended hears nothing.
@@ -97,6 +130,7 @@ impl Worker {
 
 struct State {
     site: Rc<Site>,
+    open: Open,
     info: WorkerInfo,
     accepting: Vec<(Rc<tokio::net::TcpListener>, JoinHandle<()>)>,
     retired: Rc<std::cell::RefCell<Vec<Rc<Served>>>>,
@@ -107,10 +141,12 @@ async fn run(
     generation: Arc<Generation>,
     sockets: Vec<StdListener>,
     mut commands: mpsc::UnboundedReceiver<Command>,
+    open: Open,
 ) {
     let site = Site::new(Served::start(generation, info.clone()), info.id);
     let mut state = State {
         site: site.clone(),
+        open,
         info,
         accepting: Vec::new(),
         retired: Rc::default(),
@@ -176,6 +212,10 @@ impl State {
     fn listen(&mut self, sockets: Vec<StdListener>) {
         self.stop_listening();
         for socket in sockets {
+            let second = std::os::fd::AsFd::as_fd(&socket).try_clone_to_owned();
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.extend(second.ok());
+            drop(open);
             let listener = match tokio::net::TcpListener::from_std(socket) {
                 Ok(listener) => Rc::new(listener),
                 Err(error) => {
@@ -197,6 +237,9 @@ impl State {
 
     /// What the kernel has accepted for us is served; nothing new comes.
     fn stop_listening(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.clear();
+        drop(open);
         for (listener, task) in self.accepting.drain(..) {
             task.abort();
             listener::accept_waiting(&listener, |stream| serve(stream, &self.site));

@@ -36,6 +36,12 @@ pub fn tick() {
     TICKS.fetch_add(1, Ordering::Relaxed);
 }
 
+/// The ticks that have been counted.
+#[must_use]
+pub fn now() -> u64 {
+    TICKS.load(Ordering::Relaxed)
+}
+
 /// A budget in ticks, rounded up, with one more: a call may begin at the very end of a tick.
 #[must_use]
 pub fn ticks(budget: Duration) -> u64 {

@@ -9,6 +9,7 @@ use wasmtime::Store;
 
 use super::limits;
 use super::runtime::Kind;
+use super::watchdog::{Hung, Watched};
 use super::{CallError, Plugin};
 use crate::api::{HostState, WorkerInfo};
 use crate::observe::error_log::{self, Context, Level};
@@ -79,6 +80,11 @@ impl Pump {
     async fn run(&self, worker: WorkerInfo) -> Result<(), CallError> {
         let loaded = &self.plugin.loaded;
         let memory = self.plugin.limits.memory(true);
+        let hung = Hung {
+            worker: worker.id,
+            plugin: self.plugin.info.name.clone(),
+            limit: self.plugin.limits.watchdog,
+        };
         let mut store = Store::new(
             loaded.pre.engine(),
             HostState::new(self.plugin.info.clone(), worker, memory),
@@ -101,7 +107,8 @@ impl Pump {
         let run = instance
             .get_typed_func::<(), ()>(&mut store, run)
             .map_err(start)?;
-        run.call_async(&mut store, ()).await.map_err(|e| {
+        let call = Box::pin(run.call_async(&mut store, ()));
+        Watched::new(call, hung).await.map_err(|e| {
             let text = format!("{e:?}");
             if store.data().memory.refused {
                 CallError::Memory(memory, text)

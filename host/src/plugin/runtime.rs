@@ -2,7 +2,7 @@
 //!
 //! There are two: ordinary components are interrupted by epochs; the bundled Lua runtime polices
 //! itself and is compiled without epoch checks, which would cost it a fifth of its speed
-//! (`docs/adr/006-lua-without-epochs.md`).
+//! (`docs/adr/006-no-epochs-for-lua.md`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::limits;
+use super::{limits, watchdog};
 use crate::api::{self, HostState};
 
 /// Instances of ordinary components in the whole process: an address range of 4 GiB each is reserved,
@@ -221,6 +221,7 @@ fn start_ticker(engine: &Engine) -> std::io::Result<()> {
         .spawn(move || {
             while let Some(engine) = engine.upgrade() {
                 limits::tick();
+                watchdog::look();
                 engine.increment_epoch();
                 drop(engine);
                 #[expect(

@@ -37,4 +37,5 @@ mod services;
 mod tidy;
 mod tools;
 mod waiting;
+mod watchdog;
 mod wit_docs;

@@ -123,6 +123,12 @@ static LIMITS: Table = Table {
         )
         .default("\"60s\""),
         Directive::new(
+            "watchdog",
+            TIMEOUT,
+            "How long a Lua plugin or another reactor may hold its worker at a stretch before the worker is replaced.",
+        )
+        .default("\"10s\""),
+        Directive::new(
             "instances",
             Kind::Integer {
                 min: 1,

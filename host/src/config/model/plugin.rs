@@ -70,6 +70,8 @@ pub struct Limits {
     pub cpu: Duration,
     /// Wall-clock time of one exchange in this plugin, waiting included.
     pub deadline: Duration,
+    /// How long a language runtime may hold its worker at a stretch before it is given up.
+    pub watchdog: Duration,
     /// Instances per worker.
     pub instances: usize,
     /// Requests per worker that wait for an instance; more get 503.
@@ -83,6 +85,7 @@ impl Default for Limits {
             memory: None,
             cpu: Duration::from_millis(50),
             deadline: Duration::from_secs(60),
+            watchdog: Duration::from_secs(10),
             instances: 64,
             queue: 1024,
         }

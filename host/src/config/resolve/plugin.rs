@@ -234,6 +234,7 @@ fn limits(fields: &Fields) -> Limits {
             .and_then(|size| usize::try_from(size).ok()),
         cpu: time("cpu", default.cpu),
         deadline: time("deadline", default.deadline),
+        watchdog: time("watchdog", default.watchdog),
         instances: count("instances", default.instances),
         queue: count("queue", default.queue),
     }

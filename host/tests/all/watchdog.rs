@@ -1,0 +1,89 @@
+//! A language runtime that never comes back costs its worker, not the server.
+
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, get};
+use crate::harness::{Folder, Server};
+
+/// Takes its first job and spins. Called `lua.wasm`, it is compiled without epochs.
+const SPINS: &str = r#"
+(component
+  (import "phasor:plugin/reactor@0.1.0" (instance $reactor
+    (export "next" (func (param "done" (list u8)) (result (list u8))))))
+  (core module $libc
+    (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024))
+  (core instance $libc (instantiate $libc))
+  (alias core export $libc "memory" (core memory $memory))
+  (alias core export $libc "realloc" (core func $realloc))
+  (core func $next (canon lower (func $reactor "next") (memory $memory) (realloc $realloc)))
+  (core module $code
+    (import "host" "next" (func $next (param i32 i32 i32)))
+    (import "libc" "memory" (memory 1))
+    (func (export "prepare") (result i32) i32.const 16)
+    (func (export "run")
+      (loop $wait
+        (call $next (i32.const 0) (i32.const 0) (i32.const 32))
+        (br_if $wait (i32.eqz (i32.load (i32.const 36)))))
+      (loop $spin (br $spin))))
+  (core instance $host (export "next" (func $next)))
+  (core instance $main (instantiate $code
+    (with "host" (instance $host)) (with "libc" (instance $libc))))
+  (func $prepare (result (result (error string)))
+    (canon lift (core func $main "prepare") (memory $memory)))
+  (func $run (canon lift (core func $main "run")))
+  (instance $pump (export "prepare" (func $prepare)) (export "run" (func $run)))
+  (export "phasor:plugin/pump@0.1.0" (instance $pump)))
+"#;
+
+const CONFIG: &str = r#"
+[server]
+workers = 1
+
+[plugin.lua]
+component = "lua.wasm"
+limits = { watchdog = "500ms" }
+
+[[route]]
+path = "/spin"
+lua.content = "spin"
+
+[[route]]
+path = "/hello"
+respond = { status = 200, body = "hello" }
+"#;
+
+#[test]
+fn a_worker_that_hangs_is_replaced_and_the_fourth_ends_the_process() {
+    let folder = Folder::new();
+    folder.write("lua.wasm", wat::parse_str(SPINS).unwrap());
+    let mut server = Server::start_in(folder, CONFIG);
+    let port = server.port();
+    let mut clients = Vec::new();
+    for round in 1..=4 {
+        assert_eq!(get(port, "/hello").text(), "hello", "round {round}");
+        let mark = server.mark();
+        let mut client = Client::connect(port);
+        client.send("GET /spin HTTP/1.1\r\nHost: x\r\n\r\n");
+        clients.push(client);
+        let start = Instant::now();
+        server.wait_log(r"\[alert\].*plugin `lua` has held worker 0", mark);
+        if round == 4 {
+            server.wait_log("cannot be taken back", mark);
+            break;
+        }
+        // A client that comes before the new sockets are there may be reset.
+        while Client::connect(port).get("/hello").is_err() {
+            assert!(
+                start.elapsed() < Duration::from_millis(1500),
+                "round {round}"
+            );
+        }
+        assert!(
+            start.elapsed() < Duration::from_millis(1500),
+            "round {round}"
+        );
+    }
+    let status = server.process().wait(crate::process::PATIENCE);
+    assert_eq!(status.and_then(|status| status.code()), Some(70));
+}
