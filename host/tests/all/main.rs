@@ -27,6 +27,7 @@ mod harness;
 mod http;
 mod isolation;
 mod logs;
+mod modules;
 mod nginx;
 mod openresty;
 mod process;

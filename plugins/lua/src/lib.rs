@@ -48,6 +48,7 @@ mod lib_strftime;
 mod lib_table;
 mod lib_time;
 mod libs;
+mod module;
 mod phase;
 mod program;
 mod pump;

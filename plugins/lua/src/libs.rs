@@ -112,6 +112,7 @@ unsafe fn run_prelude(l: *mut State) {
     unsafe {
         ffi::lua_pushcclosure(l, find_module, 0);
         ffi::lua_setglobal(l, c"find_module".as_ptr());
+        crate::module::open(l);
         if ffi::load(l, PRELUDE.as_bytes(), c"=prelude") != ffi::OK {
             ffi::raise(l);
         }

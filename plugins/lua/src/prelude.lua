@@ -105,41 +105,56 @@ function collectgarbage(what, argument)
   return 0
 end
 
--- `require` in Lua, so that a module may wait while it loads; the host finds the file.
-local find_module, loaded, preload, loading = find_module, package.loaded, package.preload, {}
-shared.find_module = nil
+-- `require` in Lua, so that a module may wait while it loads; the host finds the file, and a module
+-- that somebody loads already is waited for.
+local find_module, loaded, preload = find_module, package.loaded, package.preload
+local loading, claim_module, end_module = loading_modules, claim_module, end_module
+shared.find_module, shared.loading_modules, shared.claim_module, shared.end_module = nil, nil, nil, nil
 package.searchers, package.searchpath, package.loadlib = nil, nil, nil
 package.loaders = { function(name) return preload[name] end }
+local function load_module(name)
+  local loader = preload[name]
+  if loader == nil then
+    local file, text = find_module(name, package.path)
+    if not file then
+      error("module '" .. name .. "' not found:\n\tno field package.preload['" .. name .. "']" .. text, 4)
+    end
+    local wrong
+    loader, wrong = loadstring(text, "@" .. file)
+    if not loader then
+      error("error loading module '" .. name .. "' from file '" .. file .. "':\n\t" .. wrong, 4)
+    end
+    setfenv(loader, shared)
+  end
+  local result = loader(name)
+  if result ~= nil then loaded[name] = result
+  elseif loaded[name] == nil then loaded[name] = true end
+end
 function require(name)
   if type(name) ~= "string" and type(name) ~= "number" then
     error("bad argument #1 to 'require' (string expected, got " .. type(name) .. ")", 2)
   end
   name = name .. ""
-  local module = loaded[name]
-  if module == loading then error("loop or previous error loading module '" .. name .. "'", 2) end
-  if module then return module end
-  local loader = preload[name]
-  if loader == nil then
-    local file, text = find_module(name, package.path)
-    if not file then
-      error("module '" .. name .. "' not found:\n\tno field package.preload['" .. name .. "']" .. text, 2)
+  while true do
+    local module = loaded[name]
+    if module and not loading[name] then return module end
+    local mine = claim_module(name)
+    if mine then break end
+    if mine == false then
+      if module then return module end
+      error("loop or previous error loading module '" .. name .. "'", 2)
     end
-    local wrong
-    loader, wrong = loadstring(text, "@" .. file)
-    if not loader then
-      error("error loading module '" .. name .. "' from file '" .. file .. "':\n\t" .. wrong, 2)
-    end
-    setfenv(loader, shared)
   end
-  loaded[name] = loading
-  local fine, result = pcall(loader, name)
-  if not fine then
-    -- The next try loads it anew.
-    loaded[name] = nil
-    error(result, 0)
+  -- Between the look and the claim another request may have loaded it.
+  if loaded[name] then
+    end_module(name)
+    return loaded[name]
   end
-  if result ~= nil then loaded[name] = result
-  elseif loaded[name] == loading then loaded[name] = true end
+  local fine, wrong = pcall(load_module, name)
+  -- The next try loads it anew.
+  if not fine then loaded[name] = nil end
+  end_module(name)
+  if not fine then error(wrong, 0) end
   return loaded[name]
 end
 

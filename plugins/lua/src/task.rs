@@ -84,6 +84,8 @@ pub(crate) struct Task {
     pub(crate) running: usize,
     /// Its own coroutine has ended, its light threads have not.
     pub(crate) ended: bool,
+    /// How many modules it loads.
+    pub(crate) loads: u32,
     /// Lua code got hold of the coroutine.
     pub(crate) handed_out: bool,
     /// Of a light thread: who made it, and waits for it.
@@ -141,6 +143,7 @@ fn place(free: Option<u32>, kind: Kind, phase: Phase, job: *mut Job) -> &'static
             threads: Vec::new(),
             running: 0,
             ended: false,
+            loads: 0,
             handed_out: false,
             child: thread::Child::default(),
         })));
@@ -287,6 +290,7 @@ impl Task {
         self.message.clear();
         // SAFETY: the coroutine is dead, its stack is still there.
         unsafe {
+            self.leave_loads();
             crate::traceback::describe(self.thread, &mut self.message);
             if self.kind != Kind::Thread {
                 self.abandon();
@@ -305,11 +309,20 @@ impl Task {
         }
         // SAFETY: the registry kept it.
         unsafe {
+            self.leave_loads();
             ffi::phasor_setmark(self.thread, Mark::DEAD);
             ffi::unreference(vm().main, self.reference);
         }
         self.thread = std::ptr::null_mut();
         self.globals = std::ptr::null();
+    }
+
+    /// What it was loading is no longer being loaded.
+    unsafe fn leave_loads(&mut self) {
+        if std::mem::take(&mut self.loads) != 0 {
+            // SAFETY: nothing of it runs.
+            unsafe { crate::module::leave(self.number) };
+        }
     }
 
     /// Goes on at once with one that must end now: it has waited with the whole stack, so it can
@@ -341,6 +354,8 @@ impl Task {
         let vm = vm();
         self.live = false;
         self.job = std::ptr::null_mut();
+        // SAFETY: it has ended.
+        unsafe { self.leave_loads() };
         let t = self.thread;
         if !t.is_null() {
             // SAFETY: the coroutine has ended: it is at its base.

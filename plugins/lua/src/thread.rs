@@ -17,6 +17,8 @@ use std::ffi::c_int;
 /// What a light thread is to the coroutine that made it.
 pub(crate) struct Child {
     parent: *mut State,
+    /// The task that made it; `NONE` of a task that is no light thread.
+    maker: u32,
     /// Keeps a parent that is no task's coroutine; 0: none.
     reference: c_int,
     /// The task that waits for it, in its parent; `NONE`: nobody.
@@ -29,11 +31,19 @@ impl Default for Child {
     fn default() -> Self {
         Self {
             parent: std::ptr::null_mut(),
+            maker: NONE,
             reference: 0,
             waiter: NONE,
             zombie: false,
             failed: false,
         }
+    }
+}
+
+impl Child {
+    /// The task that made it; `NONE` of a task that is no light thread.
+    pub(crate) fn maker(&self) -> u32 {
+        self.maker
     }
 }
 
@@ -118,6 +128,7 @@ unsafe fn begin(
     child.leaf_results = arguments;
     child.child = Child {
         parent: l,
+        maker: current.number,
         reference: kept,
         ..Child::default()
     };

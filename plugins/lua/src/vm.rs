@@ -50,6 +50,7 @@ pub(crate) struct Vm {
     pub(crate) queue: std::collections::VecDeque<u32>,
     pub(crate) semaphores: crate::semaphore::Semaphores,
     pub(crate) timers: crate::timer::Timers,
+    pub(crate) loads: crate::module::Loads,
     pub(crate) budget: crate::budget::Budget,
     pub(crate) stopping: bool,
     /// `run` has begun.
@@ -103,6 +104,7 @@ impl Vm {
             queue: std::collections::VecDeque::new(),
             semaphores: crate::semaphore::Semaphores::default(),
             timers: crate::timer::Timers::default(),
+            loads: crate::module::Loads::default(),
             budget: crate::budget::Budget::default(),
             stopping: false,
             serving: false,
