@@ -72,7 +72,7 @@ pub(crate) fn exchange(connection: &Rc<ConnectionInfo>) -> ExchangeId {
         http::header::HOST,
         http::HeaderValue::from_static("localhost"),
     );
-    exchange::begin(request, RequestBody::new(None), connection.clone())
+    exchange::begin(request, RequestBody::new(None), Some(connection.clone()))
 }
 
 pub(crate) fn connection() -> Rc<ConnectionInfo> {

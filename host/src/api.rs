@@ -26,6 +26,7 @@ pub mod redis;
 mod request;
 mod response;
 mod shared_dict;
+pub mod subrequest;
 mod time;
 pub mod timers;
 mod variable;
@@ -67,6 +68,8 @@ pub(crate) mod bindings {
             "phasor:plugin/redis.[static]subscription.end-subscribe": async | trappable,
             "phasor:plugin/redis.[method]subscription.next": async | trappable,
             "phasor:plugin/redis.[static]subscription.end-next": async | trappable,
+            "phasor:plugin/subrequest.capture": async | trappable,
+            "phasor:plugin/subrequest.end-capture": async | trappable,
             "phasor:plugin/reactor.next": async | trappable,
             "phasor:plugin/cosocket.[static]stream.connect": async | trappable,
             "phasor:plugin/cosocket.[static]stream.end-connect": async | trappable,

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::error::{ErrorKind, RequestError};
 use crate::exchange::body::BodyError;
+use crate::exchange::subrequest::Begin;
 use crate::exchange::{self, ExchangeId};
 use crate::observe::error_log::{Context, Level};
 use crate::phase::{Phase, Verdict};
@@ -21,6 +22,7 @@ pub mod plan;
 mod proxy;
 mod segment;
 mod start;
+pub mod subrequest;
 
 pub use plan::{Plan, Run, Step, Target};
 use start::take_on;
@@ -64,6 +66,8 @@ pub trait Routes {
     fn runner(&self, plugin: usize) -> &Runner;
     /// The request is over: its line in the access log.
     fn access(&self, id: ExchangeId);
+    /// Who begins subrequests of a request that goes by these routes.
+    fn subrequests(self: Rc<Self>) -> Rc<dyn Begin>;
 }
 
 /// How a pass over a plan's steps ended.
@@ -85,6 +89,8 @@ pub async fn run(
     start: Start,
 ) {
     let plan = answered.borrow().clone();
+    let begin = routes.clone().subrequests();
+    exchange::with(id, |x| x.family.begin = Some(begin));
     let mut engine = Engine {
         id,
         routes,
@@ -187,7 +193,14 @@ impl Engine {
                 continue;
             }
             skip = None;
-            exchange::with(self.id, |x| x.phase = step.phase);
+            let inner = exchange::with(self.id, |x| {
+                x.phase = step.phase;
+                x.family.depth != 0
+            });
+            // As in nginx, access is checked for the request that a client sent.
+            if inner && step.phase == Phase::Access && matches!(step.run, Run::Call { .. }) {
+                continue;
+            }
             let verdict = match &step.run {
                 Run::Set { variable, value } => {
                     answer::set(self.id, variable, value);
@@ -250,8 +263,10 @@ impl Engine {
                 x.reroute = false;
                 return Some(Some(target));
             }
+            let reroute = std::mem::take(&mut x.reroute);
+            x.request.internal |= reroute;
             // Before a route is known there is nothing to find again.
-            (std::mem::take(&mut x.reroute) && x.phase != Phase::ServerRewrite).then_some(None)
+            (reroute && x.phase != Phase::ServerRewrite).then_some(None)
         })
     }
 
@@ -283,7 +298,7 @@ impl Engine {
         let value = lease.instance()?.call_set(self.id, variable).await?;
         lease.give_back();
         if let Some(value) = value {
-            exchange::with(self.id, |x| answer::set_variable(x, variable, value));
+            exchange::with(self.id, |x| x.variables.set(variable, value));
         }
         Ok(Verdict::Next)
     }

@@ -18,11 +18,14 @@ use crate::phase::Phase;
 pub mod body;
 pub mod head;
 pub mod output;
+pub mod subrequest;
 pub mod variable;
 
 pub use body::RequestBody;
 pub use head::{HeadChange, Request, Response};
 pub use output::Output;
+pub use subrequest::Family;
+pub use variable::Variables;
 
 /// An exchange's slot in its worker. Slots are reused: a number is good while its request lives.
 pub type ExchangeId = u32;
@@ -103,7 +106,7 @@ pub struct Exchange {
     /// What plugins hand on to each other.
     pub context: Vec<(String, Vec<u8>)>,
     /// The route's variables.
-    pub variables: Vec<(String, Vec<u8>)>,
+    pub variables: Variables,
     /// Which variables may be set from a plugin.
     pub settable: Arc<[String]>,
     /// The phase that runs.
@@ -140,6 +143,8 @@ pub struct Exchange {
     pub route: Arc<str>,
     /// Folder of the route's files, nginx's `$document_root`.
     pub document_root: Option<Arc<str>>,
+    /// What it has to do with other exchanges.
+    pub family: Family,
     /// Sockets that end with it.
     sockets: Vec<Closer>,
     waker: Option<Waker>,
@@ -157,7 +162,7 @@ impl Exchange {
             connection: None,
             request_number: 0,
             context: Vec::new(),
-            variables: Vec::new(),
+            variables: Variables::default(),
             settable: Arc::from([]),
             phase: Phase::ServerRewrite,
             started: Instant::now(),
@@ -176,6 +181,7 @@ impl Exchange {
             abort: None,
             route: Arc::from(""),
             document_root: None,
+            family: Family::default(),
             sockets: Vec::new(),
             waker: None,
         }
@@ -270,7 +276,11 @@ struct Table {
 thread_local!(static TABLE: RefCell<Table> = RefCell::default());
 
 /// A slot for a new request.
-pub fn begin(request: Request, body: RequestBody, connection: Rc<ConnectionInfo>) -> ExchangeId {
+pub fn begin(
+    request: Request,
+    body: RequestBody,
+    connection: Option<Rc<ConnectionInfo>>,
+) -> ExchangeId {
     TABLE.with_borrow_mut(|table| {
         let id = table.free.pop().unwrap_or_else(|| {
             table.slots.push(Box::new(Exchange::empty()));
@@ -282,7 +292,7 @@ pub fn begin(request: Request, body: RequestBody, connection: Rc<ConnectionInfo>
         let exchange = &mut *table.slots[id as usize];
         exchange.request = request;
         exchange.body = body;
-        exchange.connection = Some(connection);
+        exchange.connection = connection;
         exchange.started = crate::time_cache::instant();
         id
     })
@@ -303,12 +313,14 @@ pub fn end(id: ExchangeId) {
             std::mem::take(&mut exchange.body),
             exchange.waker.take(),
             exchange.connection.take(),
+            std::mem::take(&mut exchange.family),
             std::mem::take(&mut exchange.sockets),
         );
         exchange.clear();
         Some(parts)
     });
-    if let Some((.., sockets)) = parts {
+    if let Some((.., family, sockets)) = parts {
+        family.end();
         for socket in sockets {
             socket.close();
         }

@@ -71,6 +71,8 @@ pub enum Outcome {
     Connected(Result<Stream, SocketError>),
     /// What came.
     Received(Result<Vec<u8>, SocketError>),
+    /// Of `subrequest`.
+    Captured(super::subrequest::CaptureOutcome),
     /// All is with the kernel, or why not.
     Sent(Result<(), SocketError>),
     /// It was taken already.

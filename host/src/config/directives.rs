@@ -144,6 +144,27 @@ static SERVER: Table = Table {
         )
         .default("1000"),
         Directive::new(
+            "subrequest_depth",
+            Kind::Integer { min: 1, max: 1000 },
+            "How deep subrequests may nest.",
+        )
+        .default("50"),
+        Directive::new(
+            "subrequests",
+            Kind::Integer {
+                min: 1,
+                max: 10_000,
+            },
+            "Subrequests that one request may have in progress.",
+        )
+        .default("200"),
+        Directive::new(
+            "subrequest_body_limit",
+            ANY_SIZE,
+            "The longest body of a subrequest's answer; the rest is cut off. \"0\": no limit.",
+        )
+        .default("\"16m\""),
+        Directive::new(
             "access_log",
             Kind::Either(&[Kind::Text, Kind::Table(&ACCESS_LOG)]),
             "One line per request: a path, or a table.",

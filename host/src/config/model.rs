@@ -127,6 +127,12 @@ pub struct Server {
     pub max_connections: usize,
     /// Requests per connection before it is closed.
     pub keepalive_requests: u64,
+    /// How deep subrequests may nest.
+    pub subrequest_depth: u32,
+    /// Subrequests of one request at a time.
+    pub subrequests: u32,
+    /// The longest body of a subrequest's answer; 0 is no limit.
+    pub subrequest_body_limit: u64,
     /// One line per request.
     pub access_log: AccessLog,
     /// What the server and its plugins have to say.
@@ -267,6 +273,8 @@ pub struct SharedDict {
 pub struct Route {
     /// Its name, without `@`.
     pub name: Option<String>,
+    /// Clients do not reach it: `exec`, `error_page`, a changed URI and subrequests do.
+    pub internal: bool,
     /// Its line in the file.
     pub line: usize,
     /// Which hosts.

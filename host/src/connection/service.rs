@@ -57,7 +57,7 @@ impl RequestService {
                 Into::into,
             ))))
         };
-        let id = exchange::begin(head, body, self.control.info.clone());
+        let id = exchange::begin(head, body, Some(self.control.info.clone()));
         let number = self.control.requests.get() + 1;
         self.control.requests.set(number);
         if u64::from(number) >= keep {

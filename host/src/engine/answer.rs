@@ -17,19 +17,11 @@ pub(super) fn render(x: &mut Exchange, template: &Template) -> Vec<u8> {
     out
 }
 
-/// Sets a variable of the route.
-pub(super) fn set_variable(x: &mut Exchange, name: &str, value: Vec<u8>) {
-    match x.variables.iter_mut().find(|(n, _)| n == name) {
-        Some(slot) => slot.1 = value,
-        None => x.variables.push((name.to_owned(), value)),
-    }
-}
-
 /// A `set` without a plugin.
 pub(super) fn set(id: ExchangeId, variable: &str, value: &Template) {
     exchange::with(id, |x| {
         let text = render(x, value);
-        set_variable(x, variable, text);
+        x.variables.set(variable, text);
     });
 }
 
@@ -89,13 +81,15 @@ pub(super) async fn files(
     })
 }
 
-/// The page of a status, in place of whatever was there.
+/// The page of a status, in place of whatever was there. A subrequest's status has no page: who
+/// captured it wants the status.
 pub(super) fn status(id: ExchangeId, status: u16) {
     exchange::with(id, |x| {
         x.output.reset();
         x.response.status = status;
         x.response.headers.remove(CONTENT_LENGTH);
-        match error_page::page(status) {
+        let page = error_page::page(status).filter(|_| x.family.depth == 0);
+        match page {
             Some(page) => {
                 x.response.headers.insert(
                     CONTENT_TYPE,
@@ -107,6 +101,7 @@ pub(super) fn status(id: ExchangeId, status: u16) {
                 x.response.headers.remove(CONTENT_TYPE);
             }
         }
+        x.family.truncated = x.family.depth != 0;
         x.output.whole = true;
         x.output.end();
     });

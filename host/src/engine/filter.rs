@@ -199,6 +199,11 @@ pub async fn log(id: ExchangeId, plan: Arc<Plan>, routes: Rc<dyn Routes>) {
 /// The request is over: nothing of it runs any more.
 pub fn over(id: ExchangeId, routes: &Rc<dyn Routes>) {
     routes.access(id);
+    release(id);
+}
+
+/// Gives back what the exchange has.
+pub(super) fn release(id: ExchangeId) {
     let jobs = exchange::with(id, |x| std::mem::take(&mut x.jobs));
     for reactor in jobs {
         reactor::release(reactor, id);

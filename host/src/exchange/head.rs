@@ -47,6 +47,26 @@ impl Request {
         *self = Self::default();
     }
 
+    /// The head of a request inside the server, which begins as this one's; `@name` has its path.
+    ///
+    /// # Errors
+    /// When the target is neither `@name` nor a path.
+    pub fn inner(&self, target: &str) -> Result<Self, Invalid> {
+        let mut inner = Self {
+            method: self.method.clone(),
+            version: self.version,
+            target: self.target.clone(),
+            original: self.original.clone(),
+            headers: self.headers.clone(),
+            authority: self.authority.clone(),
+            internal: true,
+        };
+        if !target.starts_with('@') {
+            inner.set_target(target)?;
+        }
+        Ok(inner)
+    }
+
     /// The host that the request names, without a port.
     #[must_use]
     pub fn host(&self) -> &str {

@@ -1,6 +1,8 @@
 //! nginx's variables: by name and meaning, read from an exchange when somebody asks.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use super::Exchange;
 use crate::time_cache;
@@ -18,6 +20,55 @@ pub enum SetError {
     Unknown,
     /// The server computes it.
     ReadOnly,
+}
+
+/// The values of a request's own variables; a subrequest may share them.
+#[derive(Debug, Default)]
+pub struct Variables(Rc<RefCell<Values>>);
+
+type Values = Vec<(String, Vec<u8>)>;
+
+impl Variables {
+    fn write(&self, name: &str, out: &mut Vec<u8>) -> bool {
+        let values = self.0.borrow();
+        let found = values.iter().find(|(n, _)| n == name);
+        found
+            .map(|(_, value)| out.extend_from_slice(value))
+            .is_some()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.borrow().iter().any(|(n, _)| n == name)
+    }
+
+    /// Gives a variable a value.
+    pub fn set(&self, name: &str, value: Vec<u8>) {
+        let mut values = self.0.borrow_mut();
+        match values.iter_mut().find(|(n, _)| n == name) {
+            Some(slot) => slot.1 = value,
+            None => values.push((name.to_owned(), value)),
+        }
+    }
+
+    /// The same variables, for another exchange.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Variables of their own with the same values.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self(Rc::new(RefCell::new(self.0.borrow().clone())))
+    }
+
+    /// Forgets all; the room stays unless somebody shares them.
+    pub(super) fn clear(&mut self) {
+        match Rc::get_mut(&mut self.0) {
+            Some(values) => values.get_mut().clear(),
+            None => *self = Self::default(),
+        }
+    }
 }
 
 /// Variables that the server computes; `set` answers `ReadOnly` for these.
@@ -73,8 +124,7 @@ pub fn value(x: &mut Exchange, name: &str) -> Option<Vec<u8>> {
 
 /// Appends a variable's value; false when it is unset or unknown.
 pub fn write(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
-    if let Some((_, value)) = x.variables.iter().find(|(n, _)| n == name) {
-        out.extend_from_slice(value);
+    if x.variables.write(name, out) {
         return true;
     }
     if let Some(argument) = name.strip_prefix("arg_") {
@@ -338,12 +388,8 @@ pub fn set(x: &mut Exchange, name: &str, value: Vec<u8>) -> Result<(), SetError>
             .set_target(&target)
             .map_err(|_| SetError::ReadOnly);
     }
-    if let Some(slot) = x.variables.iter_mut().find(|(n, _)| n == name) {
-        slot.1 = value;
-        return Ok(());
-    }
-    if x.settable.iter().any(|n| n == name) {
-        x.variables.push((name.to_owned(), value));
+    if x.variables.has(name) || x.settable.iter().any(|n| n == name) {
+        x.variables.set(name, value);
         return Ok(());
     }
     let computed = COMPUTED.contains(&name)

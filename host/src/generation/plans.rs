@@ -63,6 +63,7 @@ impl Planner<'_> {
         } else {
             route.body_limit
         };
+        plan.internal = route.internal;
         plan.settable = route.set.iter().map(|set| set.name.clone()).collect();
         plan.error_pages = route.error_page.iter().map(error_page).collect();
         if let Some(Content::Files(files)) = &route.content {

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Generation;
 use crate::access_log::Buffer;
 use crate::api::WorkerInfo;
-use crate::engine::{Plan, Routes, Runner};
+use crate::engine::{Plan, Routes, Runner, subrequest};
 use crate::error::{ErrorKind, RequestError};
+use crate::exchange::subrequest::{Answer, Begin, Order, Refused};
 use crate::exchange::{self, ExchangeId, variable};
 use crate::plugin::{Pool, Pump};
 use crate::router::Found;
@@ -111,7 +112,13 @@ impl Routes for Served {
                 .router
                 .find(x.request.host(), &path, x.request.method.as_str())
             {
-                Found::Route(place) => Ok(self.generation.plans[place].clone()),
+                Found::Route(place) => {
+                    let plan = &self.generation.plans[place];
+                    if plan.internal && !x.request.internal {
+                        return Err(RequestError::new(ErrorKind::NotFound));
+                    }
+                    Ok(plan.clone())
+                }
                 Found::None => Err(RequestError::new(ErrorKind::NotFound)),
                 Found::MethodNotAllowed { allow } => {
                     if let Ok(allow) = http::HeaderValue::from_str(allow) {
@@ -135,6 +142,10 @@ impl Routes for Served {
         &self.runners[plugin]
     }
 
+    fn subrequests(self: Rc<Self>) -> Rc<dyn Begin> {
+        self
+    }
+
     fn access(&self, id: ExchangeId) {
         let (Some(buffer), Some((_, format))) = (&self.access, &self.generation.access) else {
             return;
@@ -146,5 +157,26 @@ impl Routes for Served {
                     variable::write(x, name, out);
                 });
         });
+    }
+}
+
+impl Begin for Served {
+    fn begin(self: Rc<Self>, parent: ExchangeId, order: Order) -> Result<Answer, Refused> {
+        let declared = |name: &str| {
+            let routes = self.generation.config.routes.iter();
+            routes
+                .flat_map(|route| &route.set)
+                .any(|set| set.name == name)
+        };
+        if let Some((name, _)) = order.variables.iter().find(|(name, _)| !declared(name)) {
+            return Err(Refused::Variable(name.clone()));
+        }
+        let server = &self.generation.config.server;
+        let limits = subrequest::Limits {
+            depth: server.subrequest_depth,
+            count: server.subrequests,
+            body: server.subrequest_body_limit,
+        };
+        subrequest::begin(self, parent, order, limits)
     }
 }

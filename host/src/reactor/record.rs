@@ -50,6 +50,10 @@ impl RunFlags {
     pub const HEAD: u8 = 2;
     /// The answer's head has been sent.
     pub const SENT: u8 = 4;
+    /// It is a subrequest.
+    pub const INNER: u8 = 8;
+    /// It is not as a client sent it.
+    pub const INTERNAL: u8 = 16;
 }
 
 pub(super) fn bare(out: &mut Vec<u8>, kind: u8, job: u32) {
@@ -83,7 +87,9 @@ pub(super) fn run(out: &mut Vec<u8>, job: u32, x: &Exchange, call: Call, new: bo
     let head = x.response.status != 0 || !x.response.headers.is_empty();
     let flags = u8::from(new) * RunFlags::NEW
         + u8::from(head) * RunFlags::HEAD
-        + u8::from(x.response.sent) * RunFlags::SENT;
+        + u8::from(x.response.sent) * RunFlags::SENT
+        + u8::from(x.family.depth != 0) * RunFlags::INNER
+        + u8::from(x.request.internal) * RunFlags::INTERNAL;
     let uri = x.request.target.as_str().as_bytes();
     bare(out, RUN, job);
     out.push(flags);

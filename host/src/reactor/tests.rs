@@ -15,7 +15,7 @@ fn exchange_for(uri: &str) -> exchange::ExchangeId {
         local: address,
         serial: 1,
     });
-    exchange::begin(request, RequestBody::new(None), connection)
+    exchange::begin(request, RequestBody::new(None), Some(connection))
 }
 
 fn bytes(hex: &str) -> Vec<u8> {

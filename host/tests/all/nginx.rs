@@ -186,6 +186,7 @@ fn route(route: &toml::Value, out: &mut String, lua: &mut Snippets<'_>) -> Resul
     for (key, value) in route.as_table().into_iter().flatten() {
         match key.as_str() {
             "path" | "name" | "regex" | "final" => {}
+            "internal" => out.push_str("internal;\n"),
             "lua" => phase_blocks(value, out, lua)?,
             "set" => {
                 for (name, value) in value.as_table().into_iter().flatten() {

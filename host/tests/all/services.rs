@@ -99,3 +99,96 @@ fn http_from_a_component() {
     assert_eq!(get(server.port(), "/none").text(), "what?");
     server.stop(Signal::QUIT);
 }
+
+#[test]
+fn a_request_inside_the_server() {
+    let server = Server::start(
+        r#"
+[server]
+workers = 1
+[plugin.services]
+component = "{guests}/services.wasm"
+[[route]]
+path = "/inner"
+content = "services"
+[[route]]
+path = "/leaf"
+internal = true
+respond = { status = 202, body = "leaf $args $http_x_which" }
+[[route]]
+name = "leaf"
+lua.content = "ngx.req.read_body() ngx.print(ngx.req.get_method(), ' ', ngx.req.get_body_data())"
+"#,
+        &[],
+    );
+    assert_eq!(get(server.port(), "/leaf").status, 404);
+    assert_eq!(
+        get(server.port(), "/inner").text(),
+        "202 leaf n=1 one false; 200 POST two false; \
+         Some(SubrequestError::Invalid(\"`not a path` is neither @NAME nor a path\")) 0"
+    );
+    server.stop(Signal::QUIT);
+}
+
+const BOUNDS: &str = r#"
+[server]
+workers = 1
+subrequest_depth = 3
+subrequests = 4
+subrequest_body_limit = "1k"
+[[route]]
+path = "/down"
+lua.content = """
+local fine, r = pcall(ngx.location.capture, '/down')
+ngx.print(fine and r.body or r)
+"""
+[[route]]
+path = "/wide"
+lua.content = """
+local list = {}
+for i = 1, 5 do list[i] = { '/leaf' } end
+ngx.say(select(2, pcall(ngx.location.capture_multi, list)))
+list[5] = nil
+ngx.say(select('#', ngx.location.capture_multi(list)))
+"""
+[[route]]
+path = "/long"
+lua.content = "local r = ngx.location.capture('/big') ngx.say(#r.body, ' ', r.truncated, ' ', r.status)"
+[[route]]
+path = "/big"
+lua.content = "ngx.print(string.rep('x', 100)) ngx.flush() ngx.print(string.rep('x', 100000))"
+[[route]]
+path = "/leaf"
+lua.content = "ngx.sleep(0.05) ngx.print('leaf')"
+[[route]]
+path = "/waits"
+lua.content = "ngx.location.capture('/forever')"
+[[route]]
+path = "/forever"
+lua.content = "ngx.log(ngx.WARN, 'inside') ngx.shared.t:incr('n', 1, 0) ngx.sleep(60)"
+lua.log = "ngx.log(ngx.WARN, 'log of the inner one')"
+[[route]]
+path = "/count"
+lua.content = "ngx.print(ngx.shared.t:get('n'))"
+[shared.t]
+size = "1m"
+"#;
+
+#[test]
+fn bounds_of_subrequests() {
+    let server = Server::start(BOUNDS, &[]);
+    let ask = |path: &str| get(server.port(), path).text();
+    assert!(ask("/down").ends_with("subrequests cycle: subrequest_depth is 3"));
+    assert!(ask("/wide").ends_with("too many subrequests: subrequests is 4\n4\n"));
+    let mark = server.mark();
+    assert_eq!(ask("/long"), "1024 true 200\n");
+    server.wait_log("longer than subrequest_body_limit, 1024 bytes", mark);
+    // A client that leaves takes its subrequest along.
+    let mark = server.mark();
+    let mut client = Client::connect(server.port());
+    client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n".to_owned());
+    server.wait_log("inside", mark);
+    drop(client);
+    assert_eq!(ask("/count"), "1");
+    server.stop(Signal::QUIT);
+}

@@ -19,7 +19,9 @@ unsafe fn push_context(l: *mut State) {
             return;
         };
         if job.context == 0 {
-            ffi::lua_createtable(l, 0, 4);
+            if !job.inner || !crate::api_location::push_context(l) {
+                ffi::lua_createtable(l, 0, 4);
+            }
             job.context = ffi::reference(l);
         }
         ffi::push_reference(l, job.context);
@@ -37,8 +39,8 @@ unsafe extern "C-unwind" fn index(l: *mut State) -> c_int {
             b"status" => api_header::push_status(l),
             b"headers_sent" => api_header::push_sent(l),
             b"is_subrequest" => {
-                api::job(l, phase::EXCHANGE);
-                ffi::lua_pushboolean(l, 0);
+                let job = api::job(l, phase::EXCHANGE);
+                ffi::lua_pushboolean(l, c_int::from(job.inner));
             }
             _ => return 0,
         }

@@ -36,6 +36,12 @@ const NUMBERED: [&str; 15] = [
     "TRACE",
 ];
 
+/// The method of a number like `ngx.HTTP_GET`.
+pub(crate) fn numbered(number: isize) -> Option<&'static str> {
+    let mut bits = NUMBERED.iter().zip(1..);
+    bits.find(|(_, bit)| number == 1 << bit).map(|(n, _)| *n)
+}
+
 /// Pushes the request's method.
 pub(crate) unsafe fn push_method(l: *mut State, job: &Job) {
     // SAFETY: `l` is the running coroutine.
@@ -64,12 +70,7 @@ unsafe extern "C-unwind" fn set_method(l: *mut State) -> c_int {
     unsafe {
         let number = ffi::luaL_checkinteger(l, 1);
         let job = api::job(l, WRITE);
-        let name = NUMBERED
-            .iter()
-            .zip(1..)
-            .find(|(_, bit)| number == 1 << bit)
-            .map(|(n, _)| *n);
-        let Some(name) = name else {
+        let Some(name) = numbered(number) else {
             ffi::error(l, b"unsupported HTTP method")
         };
         vm().select();
@@ -328,10 +329,8 @@ unsafe extern "C-unwind" fn start_time(l: *mut State) -> c_int {
 unsafe extern "C-unwind" fn is_internal(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
-        api::job(l, READ);
-        vm().select();
-        let internal = variable::get("internal").is_some_and(|v| v == b"1");
-        ffi::lua_pushboolean(l, c_int::from(internal));
+        let job = api::job(l, READ);
+        ffi::lua_pushboolean(l, c_int::from(job.internal));
     }
     1
 }

@@ -30,6 +30,10 @@ pub(crate) unsafe fn advance(job: &mut Job) {
         };
         job.step += 1;
         job.phase = vm.program.handlers[usize::from(handler)].phase;
+        if job.inner && job.phase == phase::ACCESS {
+            // As in nginx, access is checked for the request that a client sent.
+            continue;
+        }
         // SAFETY: the task is new.
         unsafe {
             let task = task::take(Kind::Step, job.phase, job);

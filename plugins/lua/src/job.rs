@@ -42,6 +42,10 @@ pub(crate) struct Job {
     pub(crate) head_count: u16,
     /// Gathered output.
     pub(crate) out: Vec<u8>,
+    /// It is a subrequest.
+    pub(crate) inner: bool,
+    /// It is not as a client sent it.
+    pub(crate) internal: bool,
     /// The host holds a status or headers already.
     pub(crate) host_head: bool,
     /// The head has crossed.
@@ -100,6 +104,8 @@ impl Job {
             head: Vec::new(),
             head_count: 0,
             out: Vec::new(),
+            inner: false,
+            internal: false,
             host_head: false,
             head_sent: false,
             said: false,

@@ -13,6 +13,8 @@ mod api_body;
 mod api_constants;
 mod api_fields;
 mod api_header;
+mod api_location;
+mod api_location_options;
 mod api_output;
 mod api_redis;
 mod api_request;

@@ -206,6 +206,8 @@ unsafe fn run_job(job: &mut Job, reader: &mut Reader<'_>) -> Option<bool> {
     let uri = reader.bytes()?;
     job.uri.clear();
     job.uri.extend_from_slice(uri);
+    job.inner = flags & wire::RUN_INNER != 0;
+    job.internal = flags & wire::RUN_INTERNAL != 0;
     job.host_head = flags & wire::RUN_HOST_HEAD != 0;
     job.head_sent = flags & wire::RUN_HEAD_SENT != 0;
     job.said = job.head_sent;

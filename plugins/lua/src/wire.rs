@@ -17,6 +17,8 @@ pub(crate) mod from_host {
 pub(crate) const RUN_NEW: u8 = 1;
 pub(crate) const RUN_HOST_HEAD: u8 = 2;
 pub(crate) const RUN_HEAD_SENT: u8 = 4;
+pub(crate) const RUN_INNER: u8 = 8;
+pub(crate) const RUN_INTERNAL: u8 = 16;
 
 /// Flags of `respond` and `chunk`.
 pub(crate) const BODY_ENDS: u8 = 1;

@@ -51,6 +51,7 @@ pub mod redis;
 pub mod request;
 pub mod response;
 pub mod shared_dict;
+pub mod subrequest;
 pub mod task;
 pub mod time;
 pub mod timers;

@@ -55,6 +55,12 @@ pub(super) static ROUTE: Table = Table {
         )
         .default("false"),
         Directive::new(
+            "internal",
+            Kind::Boolean,
+            "Reached by `exec`, `error_page`, a changed URI and subrequests only; for clients it is not there.",
+        )
+        .default("false"),
+        Directive::new(
             "methods",
             METHOD_LIST,
             "Which methods; absent: all. GET includes HEAD.",

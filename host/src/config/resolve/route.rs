@@ -78,6 +78,7 @@ impl Resolver<'_, '_> {
             .partition(|handler| handler.phase == Phase::Content);
         Route {
             name: fields.text("name").map(|(name, _)| name.to_owned()),
+            internal: fields.boolean("internal"),
             line: self.reporter.line_of(node.span.start),
             host: host.unwrap_or(HostPattern::Any),
             path,

@@ -1,6 +1,6 @@
 //! Redis and HTTP from a component, one after the other and several at once; the path says what.
 
-use phasor_plugin::{Answer, Request, http_client, redis, task};
+use phasor_plugin::{Answer, Request, http_client, redis, subrequest, task};
 use std::time::Duration;
 
 fn origin(request: &Request) -> String {
@@ -57,6 +57,7 @@ async fn content(request: &Request) -> Answer {
                 http_client::get(&format!("{origin}/slow")).timeout(Duration::from_millis(100));
             format!("{:?}", slow.send().await.err())
         }
+        "/inner" => inner().await,
         "/first" => {
             let ask = |path: &str| http_client::get(&format!("{origin}{path}")).send();
             match task::select(vec![ask("/slow"), ask("/hello"), ask("/slow")]).await {
@@ -92,4 +93,24 @@ async fn stream(url: &str) -> String {
         length += piece.len();
     }
     format!("{} {length}", answer.status)
+}
+
+async fn inner() -> String {
+    let (one, two) = task::join(
+        subrequest::get("/leaf?n=1").header("x-which", "one").send(),
+        subrequest::request("POST", "@leaf").body("two").send(),
+    )
+    .await;
+    let mut text = String::new();
+    for answer in [one, two] {
+        match answer {
+            Ok(answer) => {
+                let body = String::from_utf8_lossy(&answer.body);
+                text.push_str(&format!("{} {body} {}; ", answer.status, answer.truncated));
+            }
+            Err(error) => text.push_str(&format!("{error:?}; ")),
+        }
+    }
+    let none = subrequest::get("not a path").send().await;
+    format!("{text}{:?} {}", none.err(), subrequest::depth())
 }

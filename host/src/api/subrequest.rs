@@ -1,0 +1,110 @@
+//! `subrequest`: requests inside the server.
+
+use http::{HeaderName, HeaderValue, Method};
+use wasmtime::component::Resource;
+
+use super::bindings::phasor::plugin::subrequest as wit;
+use super::operation::{Outcome, Work, wrong_kind};
+use super::request::header_list;
+use super::{HostState, Operation, enter};
+use crate::exchange::subrequest::{BodySource, Captured, Inherit, Order, Refused};
+use crate::exchange::{self, ExchangeId};
+
+/// An answer, or why there is none.
+#[derive(Debug)]
+pub struct CaptureOutcome(Result<Captured, wit::SubrequestError>);
+
+fn refused(why: Refused) -> wit::SubrequestError {
+    match why {
+        Refused::Target(text) => wit::SubrequestError::Invalid(text),
+        Refused::Variable(name) => wit::SubrequestError::UnknownVariable(name),
+        Refused::Depth(most) => wit::SubrequestError::TooDeep(most),
+        Refused::Count(most) => wit::SubrequestError::TooMany(most),
+    }
+}
+
+fn order(request: wit::Inner) -> Result<Order, wit::SubrequestError> {
+    let invalid = |text: String| wit::SubrequestError::Invalid(text);
+    let method = Method::from_bytes(request.method.as_bytes())
+        .map_err(|_| invalid(format!("`{}` is no method", request.method)))?;
+    let headers = request.headers.into_iter().map(|(name, value)| {
+        let parsed = HeaderName::from_bytes(name.as_bytes())
+            .ok()
+            .zip(HeaderValue::from_bytes(&value).ok());
+        parsed.ok_or_else(|| invalid(format!("`{name}` is no header that can be sent")))
+    });
+    Ok(Order {
+        target: request.target,
+        method,
+        headers: headers.collect::<Result<_, _>>()?,
+        body: match request.body {
+            wit::BodySource::None => BodySource::None,
+            wit::BodySource::Current => BodySource::Current,
+            wit::BodySource::Bytes(bytes) => BodySource::Bytes(bytes.into()),
+        },
+        inherit: match request.inherit {
+            wit::VariablesFrom::None => Inherit::None,
+            wit::VariablesFrom::Copy => Inherit::Copy,
+            wit::VariablesFrom::Share => Inherit::Share,
+        },
+        variables: request.variables,
+        context: request.context,
+    })
+}
+
+/// What is under way for a subrequest.
+fn begin(id: ExchangeId, request: wit::Inner) -> Work {
+    let done = |result| Work::Done(Outcome::Captured(CaptureOutcome(result)));
+    let order = match order(request) {
+        Ok(order) => order,
+        Err(error) => return done(Err(error)),
+    };
+    let begin = exchange::try_with(id, |x| x.family.begin.clone()).flatten();
+    let Some(begin) = begin else {
+        return done(Err(wit::SubrequestError::Ended));
+    };
+    match begin.begin(id, order) {
+        Ok(answer) => Work::Task(Box::pin(async move {
+            let answer = answer.await.map_err(|_| wit::SubrequestError::Ended);
+            Outcome::Captured(CaptureOutcome(answer))
+        })),
+        Err(why) => done(Err(refused(why))),
+    }
+}
+
+type Answer = wasmtime::Result<Result<wit::Captured, wit::SubrequestError>>;
+
+fn captured(outcome: Outcome, function: &str) -> Answer {
+    match outcome {
+        Outcome::Captured(CaptureOutcome(answer)) => Ok(answer.map(|answer| wit::Captured {
+            status: answer.status,
+            headers: header_list(&answer.headers),
+            body: answer.body,
+            truncated: answer.truncated,
+        })),
+        _ => Err(wrong_kind(function)),
+    }
+}
+
+impl wit::Host for HostState {
+    async fn capture(&mut self, request: wit::Inner) -> Answer {
+        let id = enter!(self, "subrequest.capture");
+        let operation = Operation::new(begin(id, request));
+        captured(operation.wait().await, "subrequest.capture")
+    }
+
+    fn begin_capture(&mut self, request: wit::Inner) -> wasmtime::Result<Resource<Operation>> {
+        let id = enter!(self, "subrequest.begin-capture");
+        self.begin(begin(id, request))
+    }
+
+    async fn end_capture(&mut self, op: Resource<Operation>) -> Answer {
+        enter!(self, "subrequest.end-capture");
+        captured(self.finish(op).await?, "subrequest.end-capture")
+    }
+
+    fn depth(&mut self) -> wasmtime::Result<u32> {
+        let id = enter!(self, "subrequest.depth");
+        Ok(exchange::with(id, |x| x.family.depth))
+    }
+}
