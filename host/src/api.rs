@@ -71,6 +71,7 @@ pub(crate) mod bindings {
             "phasor:plugin/subrequest.capture": async | trappable,
             "phasor:plugin/subrequest.end-capture": async | trappable,
             "phasor:plugin/reactor.next": async | trappable,
+            "phasor:plugin/reactor.end-call": async | trappable,
             "phasor:plugin/cosocket.[static]stream.connect": async | trappable,
             "phasor:plugin/cosocket.[static]stream.end-connect": async | trappable,
             "phasor:plugin/cosocket.[method]stream.send": async | trappable,
@@ -108,6 +109,31 @@ pub struct PluginInfo {
     pub prefix: String,
     /// Where a language runtime finds modules: templates with `?`, separated by `;`.
     pub module_path: String,
+    /// Runs calls of a language runtime on threads of their own.
+    pub elsewhere: std::sync::OnceLock<Box<dyn Elsewhere>>,
+}
+
+/// Calls into other instances of a plugin, away from the worker's thread.
+pub trait Elsewhere: std::fmt::Debug + Send + Sync {
+    /// Queues a call in a pool; the result comes when a thread has run it.
+    ///
+    /// # Errors
+    /// When too many wait, or no thread starts.
+    fn call(&self, pool: &Threads, payload: Vec<u8>) -> Result<CallResult, String>;
+}
+
+/// Where the result of a call comes in.
+pub type CallResult = tokio::sync::oneshot::Receiver<Result<Vec<u8>, String>>;
+
+/// A pool of threads.
+#[derive(Debug, Clone)]
+pub struct Threads {
+    /// Its name.
+    pub name: String,
+    /// At most so many threads.
+    pub threads: u32,
+    /// At most so many calls that wait.
+    pub queue: u32,
 }
 
 /// What a store carries.

@@ -114,7 +114,10 @@ impl Engine {
     async fn run(&mut self, start: Start) {
         let mut flow = match start {
             Some(plan) => self.enter(plan).await,
-            None => self.pass().await,
+            None => {
+                exchange::with(self.id, |x| x.body.limit = self.plan.body_limit);
+                self.pass().await
+            }
         };
         let mut moves = 0;
         loop {

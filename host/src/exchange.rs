@@ -137,6 +137,8 @@ pub struct Exchange {
     pub outcome: Option<Outcome>,
     /// The handler behind a streamed answer is still at work.
     pub handler_running: bool,
+    /// When the client leaves, its handler goes on.
+    pub keeps_on: bool,
     /// Set when the exchange must end.
     pub abort: Option<Abort>,
     /// The name of the route.
@@ -178,6 +180,7 @@ impl Exchange {
             over: false,
             outcome: None,
             handler_running: false,
+            keeps_on: false,
             abort: None,
             route: Arc::from(""),
             document_root: None,
@@ -208,6 +211,7 @@ impl Exchange {
         self.over = false;
         self.outcome = None;
         self.handler_running = false;
+        self.keeps_on = false;
         self.abort = None;
         self.document_root = None;
         self.waker = None;

@@ -10,6 +10,7 @@ use crate::config::model::{Isolation, Limits};
 use crate::phase::PhaseSet;
 
 pub mod component;
+pub mod elsewhere;
 pub mod error;
 pub mod image;
 pub mod instance;

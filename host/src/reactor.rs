@@ -151,6 +151,11 @@ pub fn cancel(id: ReactorId, job: ExchangeId) {
     send(id, |inbox| record::bare(inbox, record::CANCEL, job));
 }
 
+/// The client has left, and the job's handler goes on.
+pub fn left(id: ReactorId, job: ExchangeId) {
+    send(id, |inbox| record::bare(inbox, record::LEFT, job));
+}
+
 /// Forgets a job. Its slot stays until the guest cannot speak of it any more.
 pub fn release(id: ReactorId, job: ExchangeId) {
     exchange::with(job, |x| x.jobs.retain(|r| *r != id));
@@ -287,16 +292,24 @@ fn apply(id: ReactorId, kind: u8, job: ExchangeId, reader: &mut Reader<'_>) -> R
     let record = record::parse(kind, reader)?;
     let forgotten = exchange::try_with(job, |x| {
         if !x.jobs.contains(&id) {
-            return false;
+            return (false, false);
         }
         let forgotten = apply_to(id, x, record);
         x.wake();
         if forgotten {
             x.jobs.retain(|r| *r != id);
         }
-        forgotten
+        let unread = x.output.broken && !x.output.tell_drained.is_empty();
+        if unread {
+            x.output.tell_drained.clear();
+        }
+        (forgotten, unread)
     });
-    if forgotten == Some(true) {
+    if let Some((_, true)) = forgotten {
+        // Nobody reads any more, and the handler goes on.
+        drained(id, job);
+    }
+    if let Some((true, _)) = forgotten {
         with(id, |reactor| reactor.jobs = reactor.jobs.saturating_sub(1));
         exchange::let_go(job);
     }

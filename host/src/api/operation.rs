@@ -73,6 +73,8 @@ pub enum Outcome {
     Received(Result<Vec<u8>, SocketError>),
     /// Of `subrequest`.
     Captured(super::subrequest::CaptureOutcome),
+    /// Of `reactor.begin-call`.
+    Called(Result<Vec<u8>, String>),
     /// All is with the kernel, or why not.
     Sent(Result<(), SocketError>),
     /// It was taken already.

@@ -3,7 +3,8 @@
 use wasmtime::component::Resource;
 
 use super::bindings::phasor::plugin::reactor::Host;
-use super::{HostState, Operation, enter, operation};
+use super::operation::{Outcome, Work, wrong_kind};
+use super::{HostState, Operation, Threads, enter, operation};
 use crate::exchange::{self, NO_EXCHANGE};
 use crate::phase::Phase;
 use crate::reactor::{self, ReactorId};
@@ -66,6 +67,51 @@ impl Host for HostState {
         self.exchange = job;
         self.phase = phase;
         Ok(())
+    }
+
+    fn keep_on(&mut self, keep: bool) -> wasmtime::Result<()> {
+        let id = enter!(self, "reactor.keep-on");
+        exchange::with(id, |x| x.keeps_on = keep);
+        Ok(())
+    }
+
+    fn begin_call(
+        &mut self,
+        pool: String,
+        threads: u32,
+        queue: u32,
+        payload: Vec<u8>,
+    ) -> wasmtime::Result<Resource<Operation>> {
+        enter!(self, "reactor.begin-call");
+        let pool = Threads {
+            name: pool,
+            threads,
+            queue,
+        };
+        let begun = match self.plugin.elsewhere.get() {
+            Some(elsewhere) => elsewhere.call(&pool, payload),
+            None => Err("there are no threads for this plugin".to_owned()),
+        };
+        self.begin(match begun {
+            Ok(result) => Work::Task(Box::pin(async move {
+                Outcome::Called(match result.await {
+                    Ok(result) => result,
+                    Err(_) => Err("the thread ended".to_owned()),
+                })
+            })),
+            Err(text) => Work::Done(Outcome::Called(Err(text))),
+        })
+    }
+
+    async fn end_call(
+        &mut self,
+        op: Resource<Operation>,
+    ) -> wasmtime::Result<Result<Vec<u8>, String>> {
+        enter!(self, "reactor.end-call");
+        match self.finish(op).await? {
+            Outcome::Called(result) => Ok(result),
+            _ => Err(wrong_kind("reactor.end-call")),
+        }
     }
 
     fn watch(&mut self, op: Resource<Operation>, job: u32, token: u32) -> wasmtime::Result<()> {

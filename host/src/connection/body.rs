@@ -50,8 +50,15 @@ impl Running {
         }
     }
 
-    /// The client closed the connection: whatever works for the exchange is ended.
-    pub(super) fn client_left(self) {
+    /// The client closed the connection: whatever works for the exchange is ended, unless it wants
+    /// to go on.
+    pub(super) fn client_left(self, driver: Option<Driver>) {
+        if let Some(driver) = driver
+            && exchange::with(self.id, |x| x.keeps_on && x.handler_running)
+        {
+            self.go_on(driver);
+            return;
+        }
         let running = exchange::with(self.id, |x| {
             x.abort = Some(Abort::ClientLeft);
             x.outgoing().break_off();
@@ -70,6 +77,29 @@ impl Running {
             reactor::cancel(job, self.id);
         }
         self.over();
+    }
+
+    /// The handlers come to their end; nobody sees what they write.
+    fn go_on(self, driver: Driver) {
+        let (jobs, drained) = exchange::with(self.id, |x| {
+            x.outgoing().break_off();
+            x.output.break_off();
+            if !x.response.sent {
+                x.response.status = CLIENT_CLOSED;
+                x.response.sent = true;
+            }
+            (x.jobs.clone(), std::mem::take(&mut x.output.tell_drained))
+        });
+        for job in jobs {
+            reactor::left(job, self.id);
+        }
+        for job in drained {
+            reactor::drained(job, self.id);
+        }
+        tokio::task::spawn_local(async move {
+            driver.await;
+            self.over();
+        });
     }
 }
 
@@ -181,8 +211,7 @@ impl Drop for Outgoing {
             return;
         };
         if !self.ended {
-            self.driver = None;
-            running.client_left();
+            running.client_left(self.driver.take());
             return;
         }
         match self.driver.take() {

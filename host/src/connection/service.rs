@@ -142,9 +142,8 @@ impl Future for Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.driver = None;
         if let Some(running) = self.running.take() {
-            running.client_left();
+            running.client_left(self.driver.take());
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Plan {
     pub body_limit: u64,
     /// How long the handlers may take together; `None` without plugins.
     pub deadline: Option<Duration>,
+    /// A client that leaves does not end its handlers.
+    pub keeps_on: bool,
     /// Clients do not reach it.
     pub internal: bool,
     /// Variables that `set` declares.

@@ -43,6 +43,7 @@ pub(super) fn take_on(id: ExchangeId, plan: &Plan) -> Result<(), RequestError> {
         x.settable = plan.settable.clone();
         x.document_root.clone_from(&plan.document_root);
         x.body.limit = plan.body_limit;
+        x.keeps_on = plan.keeps_on;
         if let Some(deadline) = plan.deadline {
             x.deadline = x.started + deadline;
         }

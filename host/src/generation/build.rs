@@ -15,6 +15,7 @@ use crate::config::model::{
 use crate::config::{Diagnostic, Diagnostics};
 use crate::observe::log_file::Target;
 use crate::phase::PhaseSet;
+use crate::plugin::elsewhere::OtherThreads;
 use crate::plugin::{Loaded, Plugin, Runtime, WorkerHandlers, image};
 use crate::router::{RouteKey, Router};
 use crate::shared_dict::Registry;
@@ -206,6 +207,7 @@ impl Builder {
             redis: config.redis.clone(),
             prefix: absolute(&config.root),
             module_path: module_path(&plugin.config),
+            elsewhere: std::sync::OnceLock::new(),
         });
         let mut loaded = part.loaded;
         if image::wanted(&loaded) {
@@ -219,6 +221,10 @@ impl Builder {
             )
             .await?;
             loaded = Loaded::new(&self.runtime, &snapshot, part.bundled)?;
+        }
+        if let Some(threads) = OtherThreads::of(&loaded, &info, &plugin.limits) {
+            // Nobody else has seen this plugin.
+            let _first = info.elsewhere.set(Box::new(threads)).is_ok();
         }
         let worker_handlers: WorkerHandlers = program.worker.clone();
         Ok(Plugin {

@@ -84,6 +84,10 @@ impl Planner<'_> {
         self.phase_steps(Phase::ServerRewrite, &parts, &mut raw)?;
         let mut plan = self.assemble(&parts, raw)?;
         plan.error_pages = server.error_page.iter().map(error_page).collect();
+        plan.body_limit = match server.body_limit {
+            u64::MAX => 0,
+            limit => limit,
+        };
         Ok(plan)
     }
 
@@ -190,6 +194,13 @@ impl Planner<'_> {
         plan.body_filters = self.filters(body, &log)?;
         plan.log = self.log_filters(&log)?;
         plan.deadline = self.deadline(&plan, parts);
+        plan.keeps_on = plan.steps.iter().any(|step| match &step.run {
+            Run::Segment(segment) => {
+                let config = &self.config.plugins[segment.plugin].config;
+                config.get("lua_check_client_abort") == Some(&serde_json::Value::Bool(false))
+            }
+            _ => false,
+        });
         Ok(plan)
     }
 

@@ -98,6 +98,7 @@ impl Program {
             "seed": seed,
             "limits": {
                 "cpu_ms": u64::try_from(plugin.limits.cpu.as_millis()).unwrap_or(u64::MAX),
+                "deadline_ms": u64::try_from(plugin.limits.deadline.as_millis()).unwrap_or(u64::MAX),
                 "memory": plugin.limits.memory(true),
                 "window": WINDOW,
             },

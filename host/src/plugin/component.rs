@@ -26,6 +26,8 @@ pub struct Loaded {
     pub handlers: [Option<ComponentExportIndex>; Phase::COUNT],
     /// `prepare` and `run` of a language runtime.
     pub pump: Option<(ComponentExportIndex, ComponentExportIndex)>,
+    /// `call` of a language runtime.
+    pub call: Option<ComponentExportIndex>,
 }
 
 /// What a component exports, before it is linked.
@@ -33,6 +35,7 @@ pub struct Exports {
     phases: PhaseSet,
     handlers: [Option<ComponentExportIndex>; Phase::COUNT],
     pump: Option<(ComponentExportIndex, ComponentExportIndex)>,
+    call: Option<ComponentExportIndex>,
 }
 
 /// Says what is wrong with bytes that are no component.
@@ -67,6 +70,7 @@ fn exports(component: &Component) -> Exports {
         phases: PhaseSet::EMPTY,
         handlers: [const { None }; Phase::COUNT],
         pump: None,
+        call: None,
     };
     for phase in Phase::ALL {
         let name = format!("{PACKAGE}{}{VERSION}", phase.interface());
@@ -80,6 +84,7 @@ fn exports(component: &Component) -> Exports {
     }
     if let Some(pump) = component.get_export_index(None, format!("{PACKAGE}pump{VERSION}")) {
         found.pump = function(component, &pump, "prepare").zip(function(component, &pump, "run"));
+        found.call = function(component, &pump, "call");
     }
     found
 }
@@ -164,6 +169,7 @@ impl Loaded {
             phases: exports.phases,
             handlers: exports.handlers,
             pump: exports.pump,
+            call: exports.call,
         })
     }
 }

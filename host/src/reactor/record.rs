@@ -8,6 +8,7 @@ pub(super) const LOG: u8 = 4;
 pub(super) const RELEASE: u8 = 5;
 pub(super) const DRAINED: u8 = 7;
 pub(super) const STOP: u8 = 9;
+pub(super) const LEFT: u8 = 10;
 
 const RUN: u8 = 1;
 const READY: u8 = 2;

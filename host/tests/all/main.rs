@@ -16,6 +16,7 @@
     reason = "these tests measure another process, in real time"
 )]
 
+mod api_phases;
 mod bundled;
 mod case;
 mod cases;
@@ -26,6 +27,7 @@ mod faults;
 mod harness;
 mod http;
 mod isolation;
+mod leaving;
 mod logs;
 mod modules;
 mod nginx;
@@ -40,3 +42,4 @@ mod tools;
 mod waiting;
 mod watchdog;
 mod wit_docs;
+mod worker_thread;

@@ -186,7 +186,7 @@ fn bounds_of_subrequests() {
     // A client that leaves takes its subrequest along.
     let mark = server.mark();
     let mut client = Client::connect(server.port());
-    client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n".to_owned());
+    client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
     server.wait_log("inside", mark);
     drop(client);
     assert_eq!(ask("/count"), "1");

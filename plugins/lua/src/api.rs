@@ -5,6 +5,7 @@ use crate::ffi::{self, State};
 use crate::job::Job;
 use crate::phase::{self, Set};
 use crate::vm::vm;
+use std::ffi::c_int;
 
 /// Raises OpenResty's message when the running phase is not in `allowed`.
 pub(crate) unsafe fn check_phase(l: *mut State, allowed: Set) {
@@ -14,11 +15,37 @@ pub(crate) unsafe fn check_phase(l: *mut State, allowed: Set) {
         unsafe {
             ffi::luaL_where(l, 1);
             ffi::push_bytes(l, b"API disabled in the context of ");
-            ffi::push_bytes(l, phase::context_name(phase).as_bytes());
-            ffi::lua_concat(l, 3);
+            let context = if vm().elsewhere {
+                "ngx.run_worker_thread"
+            } else {
+                phase::context_name(phase)
+            };
+            ffi::push_bytes(l, context.as_bytes());
+            let mut parts = 3;
+            if phase == phase::INIT {
+                parts += push_name(l);
+            }
+            ffi::lua_concat(l, parts);
             ffi::raise(l)
         }
     }
+}
+
+/// Pushes `: NAME` of the running function, where Lua knows it; gives how many values.
+unsafe fn push_name(l: *mut State) -> c_int {
+    // SAFETY: `ar` is filled in by Lua before it is read; the name lives as long as the call.
+    unsafe {
+        let mut ar: ffi::Debug = std::mem::zeroed();
+        if ffi::lua_getstack(l, 0, &raw mut ar) == 0
+            || ffi::lua_getinfo(l, c"n".as_ptr(), &raw mut ar) == 0
+            || ar.name.is_null()
+        {
+            return 0;
+        }
+        ffi::push_bytes(l, b": ");
+        ffi::lua_pushstring(l, ar.name);
+    }
+    2
 }
 
 /// The running job; raises when the phase is not in `allowed` or has no exchange.

@@ -53,6 +53,11 @@ unsafe fn check(l: *mut State, in_hook: bool) {
         return;
     }
     let vm = vm();
+    if vm.elsewhere {
+        // SAFETY: `l` is the running coroutine.
+        unsafe { check_call(l) };
+        return;
+    }
     let Some(task) = vm.current() else { return };
     // The light threads of a handler share its budget.
     let Some(root) = vm.current_root() else {
@@ -80,6 +85,17 @@ unsafe fn check(l: *mut State, in_hook: bool) {
             root.spent += ran;
             wait::requeue(task);
             wait::suspend(l, 0, None);
+        }
+    }
+}
+
+/// A call for another instance may compute for long, but not for ever: `limits.deadline`.
+unsafe fn check_call(l: *mut State) {
+    if time::monotonic() > vm().until {
+        // SAFETY: `l` is the running coroutine.
+        unsafe {
+            ffi::lua_sethook(l, Some(hook), ffi::MASKCOUNT, 1);
+            ffi::error(l, b"the worker thread exceeded the deadline")
         }
     }
 }

@@ -202,6 +202,7 @@ pub(crate) unsafe fn forget(job: &mut Job) {
         unsafe { ffi::unreference(vm().main, job.context) };
         job.context = 0;
     }
+    crate::abort::forget(job);
     if job.out.capacity() > 1 << 20 {
         job.out = Vec::new();
     }

@@ -68,6 +68,8 @@ pub(crate) struct Job {
     pub(crate) task: u32,
     /// `ngx.ctx`, in the registry; 0: none yet.
     pub(crate) context: i32,
+    /// What `ngx.on_abort` was given, in the registry; 0: nothing.
+    pub(crate) on_abort: i32,
     /// The request's body once read.
     pub(crate) body: Option<Vec<u8>>,
     /// The tokens of the tasks that wait for `drained`.
@@ -117,6 +119,7 @@ impl Job {
             sending: crate::filter::Sending::new(),
             task: NONE,
             context: 0,
+            on_abort: 0,
             body: None,
             drain: Vec::new(),
         }

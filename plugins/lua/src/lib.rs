@@ -7,6 +7,7 @@
 //! Lua code sees.
 #![cfg(target_arch = "wasm32")]
 
+mod abort;
 mod alloc;
 mod api;
 mod api_body;
@@ -62,3 +63,4 @@ mod traceback;
 mod vm;
 mod wait;
 mod wire;
+mod worker_thread;

@@ -84,6 +84,8 @@ unsafe fn open_ngx(l: *mut State) {
         crate::timer::open(l);
         crate::thread::open(l);
         crate::semaphore::open(l);
+        crate::worker_thread::open(l);
+        crate::abort::open(l);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::phase::{self, Phase};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// The document as written.
 #[derive(Deserialize)]
@@ -31,12 +32,36 @@ pub(crate) struct Config {
     max_threads: Option<usize>,
     max_pending_timers: Option<usize>,
     max_running_timers: Option<usize>,
+    /// Whether a client that leaves ends its handlers.
+    lua_check_client_abort: Option<bool>,
+    #[serde(default)]
+    thread_pool: BTreeMap<String, ThreadPool>,
+}
+
+/// nginx's `thread_pool NAME threads=N max_queue=N`.
+#[derive(Deserialize)]
+struct ThreadPool {
+    threads: Option<u32>,
+    max_queue: Option<u32>,
 }
 
 impl Config {
     /// Light threads that one handler may have at a time.
     pub(crate) fn threads(&self) -> usize {
         self.max_threads.unwrap_or(1000)
+    }
+
+    /// Whether a client that leaves ends its handlers.
+    pub(crate) fn checks_abort(&self) -> bool {
+        self.lua_check_client_abort.unwrap_or(true)
+    }
+
+    /// Threads and queue of a pool; `default` is always there, with nginx's numbers.
+    pub(crate) fn thread_pool(&self, name: &str) -> Option<(u32, u32)> {
+        match self.thread_pool.get(name) {
+            Some(pool) => Some((pool.threads.unwrap_or(32), pool.max_queue.unwrap_or(65_536))),
+            None => (name == "default").then_some((32, 65_536)),
+        }
     }
 
     /// Timers that may be set (`lua_max_pending_timers`).
@@ -60,6 +85,8 @@ pub(crate) struct Limits {
     pub(crate) memory: usize,
     /// How much output may be unsent.
     pub(crate) window: usize,
+    /// How long a handler may take, in milliseconds.
+    pub(crate) deadline_ms: u64,
 }
 
 impl Default for Limits {
@@ -68,6 +95,7 @@ impl Default for Limits {
             cpu_ms: 50,
             memory: 256 << 20,
             window: 64 << 10,
+            deadline_ms: 60_000,
         }
     }
 }

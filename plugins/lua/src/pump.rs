@@ -33,6 +33,10 @@ impl Guest for Plugin {
         }
     }
 
+    fn call(payload: Vec<u8>) -> Result<Vec<u8>, String> {
+        crate::worker_thread::call(&payload)
+    }
+
     fn run() {
         // SAFETY: `prepare` has run.
         unsafe {
@@ -158,6 +162,7 @@ unsafe fn run_record(kind: u8, reader: &mut Reader<'_>) -> Option<bool> {
                 let job = &mut *vm().job(number);
                 match kind {
                     from_host::CANCEL => flow::cancel(job),
+                    from_host::LEFT => crate::abort::left(job),
                     from_host::LOG => {
                         flow::cancel(job);
                         job.step = 0;

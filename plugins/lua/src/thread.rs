@@ -107,7 +107,7 @@ unsafe fn keep_parent(l: *mut State) -> c_int {
 }
 
 /// Makes the task of a new light thread; gives the token that starts it.
-unsafe fn begin(
+pub(crate) unsafe fn begin(
     l: *mut State,
     co: *mut State,
     reference: c_int,

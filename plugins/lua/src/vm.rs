@@ -53,6 +53,9 @@ pub(crate) struct Vm {
     pub(crate) loads: crate::module::Loads,
     pub(crate) budget: crate::budget::Budget,
     pub(crate) stopping: bool,
+    /// This instance serves calls of others only, until this moment of the monotonic clock.
+    pub(crate) elsewhere: bool,
+    pub(crate) until: u64,
     /// `run` has begun.
     pub(crate) serving: bool,
 }
@@ -107,6 +110,8 @@ impl Vm {
             loads: crate::module::Loads::default(),
             budget: crate::budget::Budget::default(),
             stopping: false,
+            elsewhere: false,
+            until: 0,
             serving: false,
         }
     }

@@ -11,6 +11,7 @@ pub(crate) mod from_host {
     pub(crate) const DRAINED: u8 = 7;
     pub(crate) const CALL: u8 = 8;
     pub(crate) const STOP: u8 = 9;
+    pub(crate) const LEFT: u8 = 10;
 }
 
 /// Flags of `run`.

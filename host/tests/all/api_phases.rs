@@ -1,0 +1,222 @@
+//! Every function of `ngx.*` that waits × every phase: where it may be called it works, elsewhere it
+//! says so. One configuration: each phase runs the same table of snippets and writes down what came
+//! of each.
+
+use std::fmt::Write as _;
+
+use rustix::process::Signal;
+
+use crate::client::get;
+use crate::harness::Server;
+use crate::redis::Redis;
+
+/// Where a function may be called.
+#[derive(Clone, Copy, PartialEq)]
+enum Where {
+    /// Everywhere but in `init`.
+    Waiting,
+    /// Where an answer can be made.
+    Answering,
+}
+
+/// Name, Lua whose first result must be true, where.
+const TABLE: &[(&str, &str, Where)] = &[
+    ("ngx.sleep", "ngx.sleep(0.001) return true", Where::Waiting),
+    (
+        "tcpsock:connect",
+        "local s = ngx.socket.tcp() local ok, e = s:connect('127.0.0.1', REDIS) s:close() return ok, e",
+        Where::Waiting,
+    ),
+    (
+        "ngx.socket.connect",
+        "local s, e = ngx.socket.connect('127.0.0.1', REDIS) return s and s:close(), e",
+        Where::Waiting,
+    ),
+    (
+        "tcpsock:receive",
+        "local s = ngx.socket.tcp() s:connect('127.0.0.1', REDIS) s:send('PING\\r\\n') local line, e = s:receive() s:close() return line == '+PONG', e",
+        Where::Waiting,
+    ),
+    (
+        "tcpsock:setkeepalive",
+        "local s = ngx.socket.tcp() s:connect('127.0.0.1', REDIS) return s:setkeepalive(1000, 4)",
+        Where::Waiting,
+    ),
+    (
+        "phasor.redis",
+        "local answer, e = require('phasor.redis').new('main'):ping() return answer == 'PONG', e",
+        Where::Waiting,
+    ),
+    (
+        "ngx.thread.spawn",
+        "return ngx.thread.spawn(function() ngx.sleep(0.001) end) ~= nil",
+        Where::Waiting,
+    ),
+    (
+        "ngx.thread.wait",
+        "local ok, v = ngx.thread.wait(ngx.thread.spawn(function() ngx.sleep(0.001) return 7 end)) return ok and v == 7",
+        Where::Waiting,
+    ),
+    (
+        "semaphore:wait",
+        "local s = require('ngx.semaphore').new() local ok, e = s:wait(0.001) return e == 'timeout'",
+        Where::Waiting,
+    ),
+    (
+        "ngx.timer.at",
+        "return ngx.timer.at(0, function() end)",
+        Where::Waiting,
+    ),
+    (
+        "ngx.timer.every",
+        "return ngx.timer.every(3600, function() end)",
+        Where::Waiting,
+    ),
+    (
+        "ngx.run_worker_thread",
+        "return ngx.run_worker_thread('default', 'tiny', 'f')",
+        Where::Waiting,
+    ),
+    (
+        "ngx.location.capture",
+        "return ngx.location.capture('/leaf').body == 'leaf'",
+        Where::Answering,
+    ),
+    (
+        "ngx.location.capture_multi",
+        "local a, b = ngx.location.capture_multi { { '/leaf' }, { '/leaf' } } return b.body == 'leaf'",
+        Where::Answering,
+    ),
+    (
+        "ngx.req.read_body",
+        "ngx.req.read_body() return true",
+        Where::Answering,
+    ),
+    (
+        "ngx.on_abort",
+        "local ok, e = ngx.on_abort(function() end) return ok or e == 'duplicate call', e",
+        Where::Answering,
+    ),
+];
+
+/// The phases, as the configuration names them, and what messages call them.
+const PHASES: &[(&str, &str)] = &[
+    ("init", "init_by_lua*"),
+    ("init_worker", "init_worker_by_lua*"),
+    ("exit_worker", "exit_worker_by_lua*"),
+    ("server_rewrite", "server_rewrite_by_lua*"),
+    ("set", "set_by_lua*"),
+    ("rewrite", "rewrite_by_lua*"),
+    ("access", "access_by_lua*"),
+    ("precontent", "precontent_by_lua*"),
+    ("content", "content_by_lua*"),
+    ("header_filter", "header_filter_by_lua*"),
+    ("body_filter", "body_filter_by_lua*"),
+    ("log", "log_by_lua*"),
+    ("timer", "ngx.timer"),
+];
+
+/// Phases in which an answer can be made.
+const ANSWERING: &[&str] = &[
+    "server_rewrite",
+    "rewrite",
+    "access",
+    "precontent",
+    "content",
+];
+
+fn module(redis: u16) -> String {
+    let mut text = String::from("local M, list = {}, {}\n");
+    for (name, code, _) in TABLE {
+        let code = code.replace("REDIS", &redis.to_string());
+        writeln!(
+            text,
+            "list[#list + 1] = {{ \"{name}\", function() {code} end }}"
+        )
+        .unwrap();
+    }
+    text.push_str(
+        "function M.run(phase)\n\
+           for _, one in ipairs(list) do\n\
+             local fine, result, why = pcall(one[2])\n\
+             local said = fine and (result and 'works' or 'failed: ' .. tostring(why)) or tostring(result)\n\
+             ngx.log(ngx.WARN, 'RESULT ', phase, ' ', one[1], ' => ', said, ' END')\n\
+           end\n\
+         end\n\
+         return M\n",
+    );
+    text
+}
+
+const CONFIG: &str = r#"
+[server]
+workers = 1
+lua.server_rewrite = "if ngx.var.uri == '/all' then require('all').run('server_rewrite') end"
+[redis.main]
+url = "redis://127.0.0.1:{redis}"
+[plugin.lua]
+config = { init = "require('all').run('init')", init_worker = "require('all').run('init_worker') ngx.timer.at(0, function() require('all').run('timer') end)", exit_worker = "require('all').run('exit_worker')" }
+limits = { cpu = "5s" }
+[[route]]
+path = "/all"
+set = { x = { lua = "require('all').run('set') return 'x'" } }
+lua.rewrite = "require('all').run('rewrite')"
+lua.access = "require('all').run('access')"
+lua.precontent = "require('all').run('precontent')"
+lua.content = "require('all').run('content') ngx.say('done')"
+lua.header_filter = "require('all').run('header_filter')"
+lua.body_filter = "if not ngx.ctx.once then ngx.ctx.once = true require('all').run('body_filter') end"
+lua.log = "require('all').run('log')"
+[[route]]
+path = "/leaf"
+respond = { body = "leaf" }
+"#;
+
+#[test]
+fn what_waits_works_in_every_phase_that_may() {
+    let Some(redis) = Redis::start(&[]) else {
+        return;
+    };
+    let server = Server::start(
+        &CONFIG.replace("{redis}", &redis.port.to_string()),
+        &[
+            ("lua/all.lua", &module(redis.port)),
+            ("lua/tiny.lua", "return { f = function() return true end }"),
+        ],
+    );
+    let answer = get(server.port(), "/all").text();
+    assert_eq!(answer, "done\n", "{}", server.log_since(0));
+    let (last, ..) = TABLE[TABLE.len() - 1];
+    server.wait_log(&format!("RESULT log {last} => "), 0);
+    server.wait_log(&format!("RESULT timer {last} => "), 0);
+    let log = server.stop(Signal::QUIT);
+    let mut faults = Vec::new();
+    for (phase, context) in PHASES {
+        for (name, _, allowed) in TABLE {
+            let head = format!("RESULT {phase} {name} => ");
+            let Some(said) = log
+                .split(&head)
+                .nth(1)
+                .and_then(|rest| rest.split(" END").next())
+            else {
+                faults.push(format!("{phase} {name}: no result"));
+                continue;
+            };
+            let may = match allowed {
+                Where::Waiting => *phase != "init",
+                Where::Answering => ANSWERING.contains(phase),
+            };
+            let fine = if may {
+                said == "works"
+            } else {
+                // In `init` it names the function, too: the one that was refused.
+                let behind = if *phase == "init" { ": " } else { "" };
+                said.contains(&format!("API disabled in the context of {context}{behind}"))
+            };
+            if !fine {
+                faults.push(format!("{phase} {name}: {said}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
