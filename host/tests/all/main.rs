@@ -36,6 +36,8 @@ mod process;
 mod proxy;
 mod redis;
 mod reload;
+mod resty;
+mod resty_web;
 mod services;
 mod tidy;
 mod tools;

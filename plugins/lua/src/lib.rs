@@ -33,6 +33,7 @@ mod flow;
 mod job;
 mod lib_bit;
 mod lib_buffer;
+mod lib_bundle;
 mod lib_cjson;
 mod lib_cjson_decode;
 mod lib_cjson_encode;

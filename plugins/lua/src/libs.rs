@@ -102,6 +102,11 @@ unsafe extern "C-unwind" fn find_module(l: *mut State) -> c_int {
                 ffi::push_bytes(l, &source);
             }
             Err(tried) => {
+                if let Some((file, source)) = crate::lib_bundle::find(&text(1)) {
+                    ffi::push_bytes(l, file.as_bytes());
+                    ffi::push_bytes(l, source.as_bytes());
+                    return 2;
+                }
                 ffi::lua_pushnil(l);
                 ffi::push_bytes(l, tried.as_bytes());
             }
