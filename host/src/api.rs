@@ -49,6 +49,7 @@ pub(crate) mod bindings {
             "phasor:plugin/request.read-body": async | trappable,
             "phasor:plugin/request.end-read-body": async | trappable,
             "phasor:plugin/request.read": async | trappable,
+            "phasor:plugin/request.end-read": async | trappable,
             "phasor:plugin/request.discard-body": async | trappable,
             "phasor:plugin/response.write": async | trappable,
             "phasor:plugin/response.end-write": async | trappable,

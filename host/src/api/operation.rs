@@ -31,6 +31,11 @@ pub enum Work {
         /// At most that many bytes.
         limit: u64,
     },
+    /// The next piece of a request's body comes in.
+    ReadPiece {
+        /// Whose.
+        exchange: ExchangeId,
+    },
     /// Room for output.
     Write {
         /// Whose.
@@ -47,6 +52,7 @@ impl std::fmt::Debug for Work {
         f.write_str(match self {
             Self::Sleep(_) => "Sleep",
             Self::ReadBody { .. } => "ReadBody",
+            Self::ReadPiece { .. } => "ReadPiece",
             Self::Write { .. } => "Write",
             Self::Task(_) => "Task",
             Self::Done(_) => "Done",
@@ -61,6 +67,8 @@ pub enum Outcome {
     Slept,
     /// The body, or why there is none.
     Body(Result<Bytes, BodyError>),
+    /// A piece of the body, or why there is none.
+    Piece(Result<Option<Bytes>, BodyError>),
     /// Whether somebody still reads.
     Written(bool),
     /// Of `http-client`.
@@ -104,6 +112,12 @@ impl Work {
                     read.unwrap_or(Poll::Ready(Err(BodyError::Closed)))
                 ))
             }
+            Self::ReadPiece { exchange } => {
+                let read = exchange::try_with(*exchange, |x| x.body.poll_piece(cx));
+                Outcome::Piece(std::task::ready!(
+                    read.unwrap_or(Poll::Ready(Err(BodyError::Closed)))
+                ))
+            }
             Self::Write { exchange } => {
                 let room = exchange::try_with(*exchange, |x| x.output.poll_room(cx));
                 Outcome::Written(std::task::ready!(room.unwrap_or(Poll::Ready(false))))
@@ -118,9 +132,11 @@ impl Work {
     fn take(&mut self) -> Outcome {
         match self {
             Self::Done(outcome) => std::mem::replace(outcome, Outcome::Taken),
-            Self::Sleep(_) | Self::ReadBody { .. } | Self::Write { .. } | Self::Task(_) => {
-                Outcome::Taken
-            }
+            Self::Sleep(_)
+            | Self::ReadBody { .. }
+            | Self::ReadPiece { .. }
+            | Self::Write { .. }
+            | Self::Task(_) => Outcome::Taken,
         }
     }
 }

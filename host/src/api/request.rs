@@ -182,6 +182,24 @@ impl Host for HostState {
             .map_err(body_error))
     }
 
+    fn begin_read(&mut self) -> wasmtime::Result<Resource<Operation>> {
+        let exchange = enter!(self, "request.begin-read");
+        self.begin(Work::ReadPiece { exchange })
+    }
+
+    async fn end_read(
+        &mut self,
+        op: Resource<Operation>,
+    ) -> wasmtime::Result<Result<Option<Vec<u8>>, BodyError>> {
+        enter!(self, "request.end-read");
+        match self.finish(op).await? {
+            Outcome::Piece(piece) => Ok(piece
+                .map(|piece| piece.map(|bytes| bytes.to_vec()))
+                .map_err(body_error)),
+            _ => Err(wrong_kind("request.end-read")),
+        }
+    }
+
     fn set_body(&mut self, body: Vec<u8>) -> wasmtime::Result<Result<(), BodyError>> {
         let id = enter!(self, "request.set-body");
         exchange::with(id, |x| {

@@ -38,6 +38,7 @@ mod redis;
 mod reload;
 mod resty;
 mod resty_web;
+mod resty_websocket;
 mod services;
 mod tidy;
 mod tools;

@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use crate::harness::free_port;
+use rustix::process::Signal;
+
+use crate::client::{Client, get};
+use crate::harness::{Server, free_port};
 use crate::process::have;
 use crate::resty::{check, start};
 
@@ -172,4 +175,85 @@ nil invalid method or path
 nil invalid header: X-A
 ",
     );
+}
+
+const UPLOAD: &str = r#"
+[server]
+workers = 1
+[[route]]
+path = "/upload"
+lua.content = """
+local form, err = require('resty.upload'):new(tonumber(ngx.var.arg_size) or 8, 64)
+if not form then return ngx.say(err) end
+while true do
+  local kind, what, err = form:read()
+  if not kind then ngx.say('error ', err) break end
+  if type(what) == 'table' then what = what[1] .. '=' .. what[2] end
+  ngx.say(kind, what and ' ' .. what:gsub('[\\r\\n]', '.') or '')
+  if kind == 'eof' then break end
+end
+"""
+[[route]]
+path = "/discard"
+lua.content = "ngx.req.discard_body() ngx.say('discarded')"
+[[route]]
+path = "/hello"
+lua.content = "ngx.say('hello')"
+"#;
+
+const FORM: &str = "preamble\r\n--xyz\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nvalue of a\r\n\
+--xyz\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f.txt\"\r\nContent-Type: text/plain\r\n\r\n\
+line one\r\n--xy is no boundary\r\n--xyz--\r\nepilogue";
+
+fn upload(server: &Server, query: &str, kind: &str, body: &str) -> String {
+    let mut client = Client::connect(server.port());
+    client.send(format!(
+        "POST /upload{query} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    ));
+    // In small pieces, so that boundaries are cut.
+    for piece in body.as_bytes().chunks(7) {
+        client.send(piece);
+    }
+    client.response(false).unwrap().text()
+}
+
+#[test]
+fn uploads() {
+    let server = Server::start(UPLOAD, &[]);
+    let form = "multipart/form-data; boundary=xyz";
+    let whole = upload(&server, "?size=4096", form, FORM);
+    assert_eq!(
+        whole,
+        "header Content-Disposition=form-data; name=\"a\"\nbody value of a\npart_end\n\
+         header Content-Disposition=form-data; name=\"f\"; filename=\"f.txt\"\n\
+         header Content-Type=text/plain\nbody line one..--xy is no boundary\npart_end\neof\n"
+    );
+    let pieces = upload(&server, "", form, FORM);
+    assert!(
+        pieces.contains("body value of\nbody  a\npart_end\n"),
+        "{pieces}"
+    );
+    let joined: String = pieces
+        .lines()
+        .filter_map(|line| line.strip_prefix("body "))
+        .collect();
+    assert_eq!(joined, "value of aline one..--xy is no boundary");
+    assert_eq!(
+        upload(&server, "", "text/plain", "x"),
+        "no boundary defined in Content-Type\n"
+    );
+    let cut = upload(&server, "", form, "--xyz\r\nA: b\r\n\r\nno end");
+    assert!(cut.ends_with("error closed\n"), "{cut}");
+    let long = format!("--xyz\r\nA: {}\r\n\r\n", "x".repeat(100));
+    assert!(upload(&server, "", form, &long).contains("error line too long"));
+    // Who discards a slow client's body holds up nobody.
+    let mut slow = Client::connect(server.port());
+    slow.send("POST /discard HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345");
+    for _ in 0..5 {
+        assert_eq!(get(server.port(), "/hello").text(), "hello\n");
+    }
+    slow.send("67890");
+    assert_eq!(slow.response(false).unwrap().text(), "discarded\n");
+    server.stop(Signal::QUIT);
 }

@@ -83,18 +83,6 @@ unsafe extern "C-unwind" fn body_read(l: *mut State) -> c_int {
     }
 }
 
-unsafe extern "C-unwind" fn discard_body(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        let job = api::job(l, READ);
-        vm().select();
-        if request::discard_body().is_ok() {
-            job.body = None;
-        }
-    }
-    0
-}
-
 unsafe extern "C-unwind" fn get_body_data(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
@@ -204,7 +192,7 @@ pub(crate) unsafe fn register(l: *mut State) {
             l,
             &[
                 (c"read_body", read_body),
-                (c"discard_body", discard_body),
+                (c"discard_body", crate::api_body_read::discard_body),
                 (c"get_body_data", get_body_data),
                 (c"get_body_file", get_body_file),
                 (c"set_body_data", set_body_data),

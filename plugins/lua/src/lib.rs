@@ -11,6 +11,7 @@ mod abort;
 mod alloc;
 mod api;
 mod api_body;
+mod api_body_read;
 mod api_constants;
 mod api_fields;
 mod api_header;

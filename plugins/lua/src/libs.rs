@@ -77,6 +77,7 @@ unsafe fn open_ngx(l: *mut State) {
         crate::api_variable::open(l);
         crate::api_fields::open(l);
         crate::api_location::open(l);
+        crate::api_body_read::open(l);
         crate::api_worker::open(l);
         crate::api_shared::open(l);
         crate::api_redis::open(l);

@@ -31,8 +31,9 @@ pub(super) static PLUGIN: Table = Table {
         Directive::new(
             "config",
             Kind::PluginConfig,
-            "The plugin's own configuration. Of a Lua plugin: `path` and the Lua of `init`, \
-             `init_worker` and `exit_worker`.",
+            "The plugin's own configuration. Of a Lua plugin: `path`, the Lua of `init`, \
+             `init_worker` and `exit_worker`, `max_threads`, `max_pending_timers`, \
+             `max_running_timers`, `lua_check_client_abort` and `thread_pool`.",
         )
         .default("{}"),
         Directive::new(

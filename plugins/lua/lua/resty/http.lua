@@ -444,7 +444,7 @@ function Http.get_client_body_reader(_, chunk_size, sock)
   local length, coding = tonumber(headers["Content-Length"]), headers["Transfer-Encoding"]
   if not sock then
     local err
-    sock, err = ngx.req.socket()
+    sock, err = (ngx.req.socket or require("phasor.body").socket)()
     if not sock then
       if err == "no body" then return nil end
       return nil, err

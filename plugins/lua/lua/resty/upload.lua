@@ -1,5 +1,5 @@
 -- `resty.upload`: a multipart body (RFC 7578) in pieces, as it comes from the client.
-local request_socket = ngx.req.socket
+local request_socket = ngx.req.socket or require("phasor.body").socket
 local match = string.match
 local setmetatable, type = setmetatable, type
 
@@ -87,8 +87,11 @@ local function read_header(self)
 end
 
 local function read_body(self)
-  local piece, err = self.until_boundary(self.size)
-  if err then return nil, nil, err end
+  local piece, err
+  repeat
+    piece, err = self.until_boundary(self.size)
+    if err then return nil, nil, err end
+  until piece ~= ""
   if piece then
     kept(self, piece)
     return "body", piece

@@ -29,6 +29,7 @@ local function check(headers)
 end
 
 function Server.new(_, options)
+  if not ngx.req.socket then return nil, "ngx.req.socket is not offered" end
   if ngx.headers_sent then return nil, "response header already sent" end
   ngx.req.read_body()
   if ngx.req.http_version() ~= 1.1 then return nil, "bad http version" end
