@@ -3,6 +3,9 @@
 //! of each.
 
 use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::net::TcpListener;
+use std::thread;
 
 use rustix::process::Signal;
 
@@ -45,6 +48,16 @@ const TABLE: &[(&str, &str, Where)] = &[
     (
         "phasor.redis",
         "local answer, e = require('phasor.redis').new('main'):ping() return answer == 'PONG', e",
+        Where::Waiting,
+    ),
+    (
+        "resty.redis",
+        "local r = require('resty.redis'):new() r:connect('127.0.0.1', REDIS) local p, e = r:ping() r:set_keepalive(1000, 4) return p == 'PONG', e",
+        Where::Waiting,
+    ),
+    (
+        "resty.http",
+        "local a, e = require('resty.http').new():request_uri('http://127.0.0.1:PORT/leaf') return a and a.body == 'leaf', e",
         Where::Waiting,
     ),
     (
@@ -125,10 +138,30 @@ const ANSWERING: &[&str] = &[
     "content",
 ];
 
-fn module(redis: u16) -> String {
+/// Answers any request with `leaf`, as long as the test runs.
+fn leaves() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                head.push(byte[0]);
+            }
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nleaf";
+            let _left = stream.write_all(answer).is_err();
+        }
+    });
+    port
+}
+
+fn module(redis: u16, http: u16) -> String {
     let mut text = String::from("local M, list = {}, {}\n");
     for (name, code, _) in TABLE {
-        let code = code.replace("REDIS", &redis.to_string());
+        let code = code
+            .replace("REDIS", &redis.to_string())
+            .replace("PORT", &http.to_string());
         writeln!(
             text,
             "list[#list + 1] = {{ \"{name}\", function() {code} end }}"
@@ -180,7 +213,7 @@ fn what_waits_works_in_every_phase_that_may() {
     let server = Server::start(
         &CONFIG.replace("{redis}", &redis.port.to_string()),
         &[
-            ("lua/all.lua", &module(redis.port)),
+            ("lua/all.lua", &module(redis.port, leaves())),
             ("lua/tiny.lua", "return { f = function() return true end }"),
         ],
     );

@@ -37,6 +37,7 @@ mod proxy;
 mod redis;
 mod reload;
 mod resty;
+mod resty_mysql_sha2;
 mod resty_web;
 mod resty_websocket;
 mod services;

@@ -277,3 +277,48 @@ fn a_client_that_leaves_ends_the_request_to_the_peer() {
     );
     server.stop(Signal::QUIT);
 }
+
+#[test]
+fn a_subrequest_asks_a_peer() {
+    let server = Server::start(
+        r#"
+[server]
+listen = ["127.0.0.1:8000"]
+workers = 1
+[[route]]
+path = "/back/*"
+lua.content = """
+ngx.req.read_body()
+ngx.header['X-Back'] = 'b'
+ngx.print(ngx.req.get_method(), ' ', ngx.var.request_uri, ' ', tostring(ngx.req.get_body_data()), ' ', tostring(ngx.var.http_x_mine))
+ngx.print(string.rep('z', tonumber(ngx.var.arg_n) or 0))
+"""
+[[route]]
+path = "/peer/*"
+proxy = "http://127.0.0.1:8000/back/"
+[[route]]
+path = "/files/*"
+files = { root = "www" }
+[[route]]
+path = "/t"
+lua.content = """
+local r = ngx.location.capture('/peer/x?n=3', { method = ngx.HTTP_POST, body = 'given' })
+ngx.say(r.status, ' ', r.body, ' ', r.header['x-back'], ' ', r.truncated)
+r = ngx.location.capture('/peer/y', { args = { n = 300000 } })
+ngx.say(r.status, ' ', #r.body, ' ', r.truncated)
+r = ngx.location.capture('/files/a.txt')
+ngx.say(r.status, ' ', #r.body, ' ', r.header.content_type, ' ', r.header['Content-Length'])
+"""
+"#,
+        &[("www/files/a.txt", &"a".repeat(200_000))],
+    );
+    let mut client = Client::connect(server.port());
+    client.send("GET /t HTTP/1.1\r\nHost: x\r\nX-Mine: me\r\n\r\n");
+    assert_eq!(
+        client.response(false).unwrap().text(),
+        "200 POST /back/x?n=3 given mezzz b false\n\
+         200 300027 false\n\
+         200 200000 text/plain 200000\n"
+    );
+    server.stop(Signal::QUIT);
+}
