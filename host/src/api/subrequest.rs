@@ -1,4 +1,4 @@
-//! `subrequest`: requests inside the server.
+//! `subrequest`: requests inside the server, within what `allow.subrequest` names.
 
 use http::{HeaderName, HeaderValue, Method};
 use wasmtime::component::Resource;
@@ -8,7 +8,8 @@ use super::operation::{Outcome, Work, wrong_kind};
 use super::request::header_list;
 use super::{HostState, Operation, enter};
 use crate::exchange::subrequest::{BodySource, Captured, Inherit, Order, Refused};
-use crate::exchange::{self, ExchangeId};
+use crate::exchange::{self, ExchangeId, variable};
+use crate::observe::error_log::Level;
 
 /// An answer, or why there is none.
 #[derive(Debug)]
@@ -52,7 +53,32 @@ fn order(request: wit::Inner) -> Result<Order, wit::SubrequestError> {
     })
 }
 
-/// What is under way for a subrequest.
+impl HostState {
+    /// Whether `allow.subrequest` names the target as it will be routed.
+    fn may_ask(&self, target: &str) -> bool {
+        let fits = |path: &[u8]| self.plugin.allow.subrequest.allows(|t| t.fits(path));
+        if target.starts_with('@') {
+            return fits(target.as_bytes());
+        }
+        let mut request = exchange::Request::default();
+        // What is no path at all is refused by who routes it.
+        request.set_target(target).is_err()
+            || variable::normal_path(&request).is_none_or(|path| fits(&path))
+    }
+
+    /// What is under way for a subrequest.
+    fn asking(&self, id: ExchangeId, request: wit::Inner) -> Work {
+        if self.may_ask(&request.target) {
+            return begin(id, request);
+        }
+        let path = request.target.split('?').next().unwrap_or_default();
+        let text = format!("allow.subrequest does not cover `{path}`");
+        self.log(Level::Error, &text);
+        let refused = wit::SubrequestError::Refused(text);
+        Work::Done(Outcome::Captured(CaptureOutcome(Err(refused))))
+    }
+}
+
 fn begin(id: ExchangeId, request: wit::Inner) -> Work {
     let done = |result| Work::Done(Outcome::Captured(CaptureOutcome(result)));
     let order = match order(request) {
@@ -89,13 +115,14 @@ fn captured(outcome: Outcome, function: &str) -> Answer {
 impl wit::Host for HostState {
     async fn capture(&mut self, request: wit::Inner) -> Answer {
         let id = enter!(self, "subrequest.capture");
-        let operation = Operation::new(begin(id, request));
+        let operation = Operation::new(self.asking(id, request));
         captured(operation.wait().await, "subrequest.capture")
     }
 
     fn begin_capture(&mut self, request: wit::Inner) -> wasmtime::Result<Resource<Operation>> {
         let id = enter!(self, "subrequest.begin-capture");
-        self.begin(begin(id, request))
+        let work = self.asking(id, request);
+        self.begin(work)
     }
 
     async fn end_capture(&mut self, op: Resource<Operation>) -> Answer {

@@ -17,7 +17,8 @@ mod redis;
 pub use redis::{Redis, RedisAddress, RedisKind, RedisRule, RedisUrl};
 
 pub use plugin::{
-    Allow, Component, FileGrant, Grant, Isolation, Limits, LuaHandler, LuaSource, Plugin,
+    Allow, Component, FileGrant, Grant, InnerTarget, Isolation, Limits, LuaHandler, LuaSource,
+    Plugin,
 };
 
 /// A plugin's place in [`Config::plugins`].

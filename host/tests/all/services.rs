@@ -108,6 +108,13 @@ fn a_request_inside_the_server() {
 workers = 1
 [plugin.services]
 component = "{guests}/services.wasm"
+allow = { subrequest = ["/lea*", "@leaf"] }
+[plugin.barred]
+component = "{guests}/services.wasm"
+allow = { subrequest = ["/inner"] }
+[[route]]
+path = "/barred/inner"
+content = "barred"
 [[route]]
 path = "/inner"
 content = "services"
@@ -127,6 +134,12 @@ lua.content = "ngx.req.read_body() ngx.print(ngx.req.get_method(), ' ', ngx.req.
         "202 leaf n=1 one false; 200 POST two false; \
          Some(SubrequestError::Invalid(\"`not a path` is neither @NAME nor a path\")) 0"
     );
+    let mark = server.mark();
+    assert_eq!(
+        get(server.port(), "/barred/inner").text(),
+        "Err(SubrequestError::Refused(\"allow.subrequest does not cover `/inner/../leaf`\"))"
+    );
+    server.wait_log("allow.subrequest does not cover `/inner/../leaf`", mark);
     server.stop(Signal::QUIT);
 }
 

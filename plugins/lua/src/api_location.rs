@@ -174,7 +174,7 @@ unsafe extern "C-unwind" fn captured(l: *mut State) -> c_int {
 
 unsafe fn fail(l: *mut State, error: SubrequestError) -> ! {
     let text = match error {
-        SubrequestError::Invalid(text) => text,
+        SubrequestError::Invalid(text) | SubrequestError::Refused(text) => text,
         SubrequestError::UnknownVariable(name) => format!(
             "variable \"{name}\" cannot be assigned a value (maybe you forgot to define it first?)"
         ),

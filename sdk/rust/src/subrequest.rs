@@ -1,6 +1,6 @@
 //! Requests inside the server: routed, run and answered like a client's, without a connection.
 //!
-//! The phases `access` and `log` are not run for them; routes marked `internal` are open to them.
+//! Needs `allow.subrequest`. The phases `access` and `log` are not run for them; routes marked `internal` are open to them.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -96,6 +96,13 @@ static ALLOW: Table = Table {
              `*`. A Lua plugin without a list may use all.",
         )
         .default("[]"),
+        Directive::new(
+            "subrequest",
+            GRANT,
+            "Requests inside the server: \"/path\", \"/path/*\" or \"@name\". A Lua plugin without a \
+             list may ask for all.",
+        )
+        .default("[]"),
         Directive::new("files", STRINGS, "Folders, as \"PATH:ro\" or \"PATH:rw\".").default("[]"),
         Directive::new("env", GRANT, "Environment variables, by name.").default("[]"),
         Directive::later("cache", "Caches, by name."),

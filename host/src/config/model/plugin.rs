@@ -119,12 +119,54 @@ pub struct Allow {
     pub http: Grant<Origin>,
     /// Shared dicts, by name.
     pub shared: Grant<String>,
+    /// Targets of requests inside the server.
+    pub subrequest: Grant<InnerTarget>,
     /// Redis commands.
     pub redis: Grant<RedisRule>,
     /// Folders.
     pub files: Vec<FileGrant>,
     /// Environment variables, by name.
     pub env: Grant<String>,
+}
+
+/// A route by its name, a path, or all paths that begin so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InnerTarget {
+    text: String,
+    prefix: bool,
+}
+
+impl InnerTarget {
+    /// `"@name"`, `"/path"`, `"/path/*"`.
+    ///
+    /// # Errors
+    /// A text for whoever wrote something else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (plain, prefix) = match text.strip_suffix('*') {
+            Some(plain) => (plain, true),
+            None => (text, false),
+        };
+        let fine = plain.starts_with('/') || plain.starts_with('@') && plain.len() > 1 && !prefix;
+        if !fine || plain.contains('*') {
+            return Err(format!(
+                "`{text}` is no target inside the server: write \"/path\", \"/path/*\" or \"@name\""
+            ));
+        }
+        Ok(Self {
+            text: plain.to_owned(),
+            prefix,
+        })
+    }
+
+    /// Whether it covers `@name` or a path as it is routed.
+    #[must_use]
+    pub fn fits(&self, target: &[u8]) -> bool {
+        if self.prefix {
+            target.starts_with(self.text.as_bytes())
+        } else {
+            target == self.text.as_bytes()
+        }
+    }
 }
 
 /// What is allowed of one kind.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::super::document::{Entry, Fields, Node, Value, nearest};
 use super::super::model::{
-    Allow, Component, FileGrant, Grant, Isolation, Limits, LuaHandler, Plugin, PluginIndex,
-    RedisRule,
+    Allow, Component, FileGrant, Grant, InnerTarget, Isolation, Limits, LuaHandler, Plugin,
+    PluginIndex, RedisRule,
 };
 use super::super::value::{HostPort, Origin, is_environment_variable};
 use super::{LUA, Resolver};
@@ -21,6 +21,7 @@ pub(super) fn implicit_lua(name: &str) -> Plugin {
         config: serde_json::Value::Object(serde_json::Map::new()),
         allow: Allow {
             connect: Grant::All,
+            subrequest: Grant::All,
             shared: Grant::All,
             redis: Grant::All,
             ..Allow::default()
@@ -57,6 +58,9 @@ impl Resolver<'_, '_> {
         }
         if component.is_lua() && granted.list("connect").is_empty() {
             allow.connect = Grant::All;
+        }
+        if component.is_lua() && granted.list("subrequest").is_empty() {
+            allow.subrequest = Grant::All;
         }
         if component.is_lua() && granted.list("redis").is_empty() {
             allow.redis = Grant::All;
@@ -155,6 +159,7 @@ impl Resolver<'_, '_> {
             redis,
             connect: self.grant(fields.list("connect"), HostPort::parse),
             http: self.grant(fields.list("http"), Origin::parse),
+            subrequest: self.grant(fields.list("subrequest"), InnerTarget::parse),
             shared,
             files: fields
                 .list("files")

@@ -58,6 +58,7 @@ async fn content(request: &Request) -> Answer {
             format!("{:?}", slow.send().await.err())
         }
         "/inner" => inner().await,
+        "/barred/inner" => format!("{:?}", subrequest::get("/inner/../leaf?x").send().await),
         "/first" => {
             let ask = |path: &str| http_client::get(&format!("{origin}{path}")).send();
             match task::select(vec![ask("/slow"), ask("/hello"), ask("/slow")]).await {
