@@ -90,6 +90,14 @@ pub fn monotonic() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
+/// The processor time that this thread has used: whatever else the machine does, a budget in it
+/// says how long something has computed.
+#[must_use]
+pub fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 /// The cached time as a `Date` header.
 #[must_use]
 pub fn http_date() -> HeaderValue {
@@ -289,6 +297,18 @@ mod tests {
         assert_eq!(&iso_time(), b"2026-11-23T21:00:00Z");
         CACHE.with_borrow_mut(|cache| cache.now_ms += 1);
         assert_eq!(&iso_time(), b"2026-11-23T21:00:01Z");
+    }
+
+    #[test]
+    fn cpu_counts_work_and_no_sleep() {
+        let start = cpu();
+        let mut sum = 0_u64;
+        while cpu() == start {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        let (worked, wall) = (cpu(), std::time::Instant::now());
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(cpu() - worked < wall.elapsed() / 2);
     }
 
     #[test]

@@ -20,6 +20,11 @@ impl Host for HostState {
         Ok(u64::try_from(time_cache::monotonic().as_nanos()).unwrap_or(u64::MAX))
     }
 
+    fn cpu(&mut self) -> wasmtime::Result<u64> {
+        enter!(self, "time.cpu");
+        Ok(u64::try_from(time_cache::cpu().as_nanos()).unwrap_or(u64::MAX))
+    }
+
     fn local_offset(&mut self) -> wasmtime::Result<i32> {
         enter!(self, "time.local-offset");
         Ok(jiff::tz::TimeZone::system()

@@ -108,6 +108,7 @@ pub const RULES: &[(&str, PhaseSet)] = &[
     ("subrequest.capture", ANSWER),
     ("subrequest.depth", EXCHANGE),
     ("subrequest.end-capture", ANSWER),
+    ("time.cpu", ALL),
     ("time.local-offset", ALL),
     ("time.monotonic", ALL),
     ("time.now", ALL),

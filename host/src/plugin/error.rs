@@ -12,8 +12,8 @@ pub enum CallError {
     Trap(String),
     /// The handler returned an error.
     Failed(String),
-    /// The CPU budget (in milliseconds) is used up.
-    Cpu(u128),
+    /// The CPU budget (in milliseconds) is used up; the text has the guest's backtrace.
+    Cpu(u128, String),
     /// The memory limit (in bytes) was reached, and the guest did not survive that.
     Memory(usize, String),
     /// The exchange's deadline has passed.
@@ -31,7 +31,10 @@ impl fmt::Display for CallError {
         match self {
             Self::Trap(text) => write!(f, "trap: {text}"),
             Self::Failed(text) => f.write_str(text),
-            Self::Cpu(budget) => write!(f, "the CPU budget of {budget} ms (limits.cpu) is used up"),
+            Self::Cpu(budget, text) => write!(
+                f,
+                "the CPU budget of {budget} ms (limits.cpu) is used up: {text}"
+            ),
             Self::Memory(limit, text) => write!(
                 f,
                 "the memory limit of {limit} bytes (limits.memory) was reached: {text}"
@@ -51,7 +54,7 @@ impl From<CallError> for RequestError {
         let kind = match &error {
             CallError::Trap(_) => ErrorKind::PluginTrap,
             CallError::Failed(_) => ErrorKind::PluginFailed,
-            CallError::Cpu(_) => ErrorKind::PluginCpu,
+            CallError::Cpu(..) => ErrorKind::PluginCpu,
             CallError::Memory(..) => ErrorKind::PluginMemory,
             CallError::Deadline => ErrorKind::PluginDeadline,
             CallError::ClientLeft => ErrorKind::ClientClosed,

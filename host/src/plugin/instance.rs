@@ -1,6 +1,7 @@
 //! One live copy of an ordinary component: a store, its exported handlers, and how they are called.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::Store;
 use wasmtime::component::{ComponentNamedList, ComponentType, Lift, Lower, TypedFunc};
@@ -44,7 +45,7 @@ pub struct Instance {
     handlers: [Option<TypedFunc<(), Fallible<WitVerdict>>>; Phase::COUNT],
     plugin: Arc<Plugin>,
     instance: wasmtime::component::Instance,
-    budget: u64,
+    budget: Duration,
 }
 
 /// Phases whose handler takes nothing and gives a verdict.
@@ -86,7 +87,7 @@ impl Instance {
                     Some(instance.get_typed_func(&mut store, index).map_err(start)?);
             }
         }
-        let budget = limits::ticks(plugin.limits.cpu);
+        let budget = plugin.limits.cpu;
         let mut this = Self {
             store,
             handlers,
@@ -216,7 +217,7 @@ impl Instance {
     fn fault(&self, error: &wasmtime::Error) -> CallError {
         let text = format!("{error:?}");
         if error.downcast_ref::<BudgetGone>().is_some() {
-            CallError::Cpu(self.plugin.limits.cpu.as_millis())
+            CallError::Cpu(self.plugin.limits.cpu.as_millis(), text)
         } else if self.store.data().memory.refused {
             CallError::Memory(self.store.data().memory.bytes, text)
         } else {

@@ -1,8 +1,9 @@
 //! CPU time of a guest, sliced: wasmtime's epochs interrupt a busy guest every tick, so that the
 //! worker's other requests run in between, and end it when its budget is gone.
 //!
-//! Only time in which the guest runs counts. Every poll of a call notes the tick at which it began;
-//! the epoch callback and the end of the poll add what has passed since.
+//! Only time in which the guest runs counts, and only processor time: on a busy machine a call does
+//! not pay for its neighbours. The clock costs a system call, so that a poll of a call begins to count
+//! at its first tick: what ends before the next tick is not counted.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::api::HostState;
+use crate::time_cache;
 
 /// The length of a tick: a busy guest holds its worker that long. Shorter costs wake-ups of an idle
 /// server, longer costs its neighbours' latency.
@@ -23,12 +25,13 @@ pub const TICK: Duration = Duration::from_millis(5);
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// The tick at which the guest that runs now was resumed.
-    static RESUMED: Cell<u64> = const { Cell::new(0) };
-    /// Ticks that the current call has used.
-    static USED: Cell<u64> = const { Cell::new(0) };
-    /// Ticks that the current call may use.
-    static BUDGET: Cell<u64> = const { Cell::new(u64::MAX) };
+    /// The thread's processor time when the guest that runs now was first seen running; `None`: it
+    /// has not been yet.
+    static SEEN: Cell<Option<Duration>> = const { Cell::new(None) };
+    /// What the current call has used.
+    static USED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// What the current call may use.
+    static BUDGET: Cell<Duration> = const { Cell::new(Duration::MAX) };
 }
 
 /// Counts one tick; the ticker calls it just before it moves the engines' epoch.
@@ -42,7 +45,7 @@ pub fn now() -> u64 {
     TICKS.load(Ordering::Relaxed)
 }
 
-/// A budget in ticks, rounded up, with one more: a call may begin at the very end of a tick.
+/// A time in ticks, rounded up, with one more: it may begin at the very end of a tick.
 #[must_use]
 pub fn ticks(budget: Duration) -> u64 {
     let ticks = budget.as_nanos().div_ceil(TICK.as_nanos());
@@ -65,14 +68,10 @@ impl std::error::Error for BudgetGone {}
 pub fn slice(store: &mut Store<HostState>) {
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|_| {
-        let now = TICKS.load(Ordering::Relaxed);
-        let ran = now.saturating_sub(RESUMED.get());
-        if ran == 0 {
-            // It has just been resumed: the tick passed while it waited.
+        if count() {
+            // It may just have been resumed: the tick passed while it waited.
             return Ok(UpdateDeadline::Continue(1));
         }
-        RESUMED.set(now);
-        USED.set(USED.get() + ran);
         if USED.get() > BUDGET.get() {
             return Err(wasmtime::Error::new(BudgetGone));
         }
@@ -80,19 +79,31 @@ pub fn slice(store: &mut Store<HostState>) {
     });
 }
 
+/// Adds what the running guest has used since it was last seen; true when that was never.
+fn count() -> bool {
+    let now = time_cache::cpu();
+    match SEEN.replace(Some(now)) {
+        Some(seen) => {
+            USED.set(USED.get() + now.saturating_sub(seen));
+            false
+        }
+        None => true,
+    }
+}
+
 /// A call with its CPU account.
 pub struct Metered<F> {
     call: F,
-    used: u64,
-    budget: u64,
+    used: Duration,
+    budget: Duration,
 }
 
 impl<F> Metered<F> {
-    /// A call that may use `budget` ticks.
-    pub fn new(call: F, budget: u64) -> Self {
+    /// A call that may use `budget` of processor time.
+    pub fn new(call: F, budget: Duration) -> Self {
         Self {
             call,
-            used: 0,
+            used: Duration::ZERO,
             budget,
         }
     }
@@ -102,13 +113,16 @@ impl<F: Future + Unpin> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let outer = (RESUMED.get(), USED.get(), BUDGET.get());
-        RESUMED.set(TICKS.load(Ordering::Relaxed));
+        let outer = (SEEN.get(), USED.get(), BUDGET.get());
+        SEEN.set(None);
         USED.set(self.used);
         BUDGET.set(self.budget);
         let result = Pin::new(&mut self.call).poll(cx);
-        self.used = USED.get() + TICKS.load(Ordering::Relaxed).saturating_sub(RESUMED.get());
-        RESUMED.set(outer.0);
+        if SEEN.get().is_some() {
+            count();
+        }
+        self.used = USED.get();
+        SEEN.set(outer.0);
         USED.set(outer.1);
         BUDGET.set(outer.2);
         result

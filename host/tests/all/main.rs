@@ -17,6 +17,7 @@
 )]
 
 mod api_phases;
+mod budget;
 mod bundled;
 mod case;
 mod cases;

@@ -1,8 +1,15 @@
-//! Lua's allocator: counts, so that Lua gets an error it can handle before the instance's memory
-//! is gone, and keeps a reserve for what must not fail (output, error messages).
+//! Lua's allocator, and Rust's: both count, so that a handler that takes memory without end gets an
+//! error of Lua long before the instance's memory is gone.
+//!
+//! Two bounds hold while a task runs: half of the VM's memory for what one handler has taken since it
+//! began (net, its light threads included), and seven eighths for the whole VM. A handler that has
+//! taken next to nothing may reach into the reserve: it does not pay for its neighbours. The rest is
+//! for what must not fail, as the text of an error.
 #![expect(unsafe_code, reason = "an allocator")]
 
+use crate::ffi::{self, State};
 use crate::job::NONE;
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::c_void;
 
 unsafe extern "C" {
@@ -10,21 +17,77 @@ unsafe extern "C" {
     fn free(p: *mut c_void);
 }
 
-/// What Lua holds, and what it may hold while a task runs.
+/// What a handler may have taken and still be none of those that filled the memory.
+const SMALL: isize = 256 << 10;
+
+/// What the VM holds, and what it may hold while a task runs.
 struct Account {
     used: usize,
     limit: usize,
+    /// The limit of a handler that has taken next to nothing.
+    reserve: usize,
+    /// What the running handler has taken and not given back; the collector's work in its time counts
+    /// for it.
+    charged: isize,
+    /// The last request for memory was refused: the collector runs, then it comes again.
+    pressed: bool,
 }
 
 static mut ACCOUNT: Account = Account {
     used: 0,
     limit: usize::MAX,
+    reserve: usize::MAX,
+    charged: 0,
+    pressed: false,
 };
 
-/// Sets how much of the instance's memory Lua may have: an eighth stays for the rest.
+/// Sets how much memory the instance has: an eighth of it stays for what must not fail.
 pub(crate) fn set_limit(memory: usize) {
     // SAFETY: an instance has one thread.
-    unsafe { ACCOUNT.limit = memory - memory / 8 }
+    unsafe {
+        ACCOUNT.limit = memory - memory / 8;
+        ACCOUNT.reserve = memory - memory / 16;
+    }
+}
+
+/// Another handler runs from now on, which has taken `charged`; gives what the last one has taken.
+pub(crate) fn charge(charged: isize) -> isize {
+    // SAFETY: as above.
+    unsafe {
+        let last = ACCOUNT.charged;
+        ACCOUNT.charged = charged;
+        last
+    }
+}
+
+impl Account {
+    /// Whether `more` bytes are too many. After the collector has run for it, a request must leave
+    /// some room: else the collector would run for each of the next ones, too.
+    fn refuses(&mut self, more: usize) -> bool {
+        let again = std::mem::take(&mut self.pressed);
+        let margin = if again { self.limit / 16 } else { 0 };
+        let used = self.used.saturating_add(more);
+        let charged = self
+            .charged
+            .saturating_add(isize::try_from(more).unwrap_or(isize::MAX));
+        let whole = if charged <= SMALL {
+            self.reserve
+        } else {
+            self.limit - margin
+        };
+        let own = isize::try_from(self.limit / 2 - margin / 2).unwrap_or(isize::MAX);
+        let refused = used > whole || charged > own;
+        self.pressed = refused && !again;
+        refused
+    }
+
+    fn add(&mut self, old: usize, new: usize) {
+        self.used = self.used.wrapping_sub(old).wrapping_add(new);
+        self.charged = self
+            .charged
+            .wrapping_sub_unsigned(old)
+            .wrapping_add_unsigned(new);
+    }
 }
 
 /// For `lua_newstate`.
@@ -34,23 +97,54 @@ pub(crate) unsafe extern "C" fn allocate(
     old: usize,
     new: usize,
 ) -> *mut c_void {
-    // SAFETY: `p` is one of ours, of `old` bytes (for a new block `old` is a type, not a size).
+    // SAFETY: `p` is one of ours, of `old` bytes (for a new block `old` is a type, not a size); an
+    // instance has one thread.
     unsafe {
+        let account = &mut *(&raw mut ACCOUNT);
         let old = if p.is_null() { 0 } else { old };
         if new == 0 {
-            ACCOUNT.used -= old;
+            account.add(old, 0);
             free(p);
             return std::ptr::null_mut();
         }
-        let used = ACCOUNT.used - old + new;
-        if new > old && used > ACCOUNT.limit && running() {
+        if new > old && running() && account.refuses(new - old) {
             return std::ptr::null_mut();
         }
         let q = realloc(p, new);
         if !q.is_null() {
-            ACCOUNT.used = used;
+            account.add(old, new);
         }
         q
+    }
+}
+
+/// Raises, after the collector has run, when there is no room for `more` bytes outside of Lua: what
+/// Rust cannot get ends the whole VM, so that who gathers a guest's bytes asks before.
+pub(crate) unsafe fn demand(l: *mut State, more: usize) {
+    // SAFETY: an instance has one thread; `l` is the running coroutine.
+    unsafe {
+        let account = &raw mut ACCOUNT;
+        if !running() || !(*account).refuses(more) {
+            return;
+        }
+        ffi::lua_gc(l, ffi::GCCOLLECT, 0);
+        if (*account).refuses(more) {
+            ffi::error(l, b"not enough memory");
+        }
+    }
+}
+
+/// As `demand`, for bytes that will be appended to a buffer, which makes room for them.
+pub(crate) unsafe fn demand_in(l: *mut State, buffer: &mut Vec<u8>, more: usize) {
+    if buffer.capacity() - buffer.len() < more {
+        let grown = (buffer.capacity() * 2).max(buffer.len() + more);
+        // SAFETY: `l` is the running coroutine.
+        unsafe {
+            demand(l, grown);
+            if buffer.try_reserve(more).is_err() {
+                ffi::error(l, b"not enough memory");
+            }
+        }
     }
 }
 
@@ -58,3 +152,36 @@ pub(crate) unsafe extern "C" fn allocate(
 fn running() -> bool {
     crate::vm::is_set() && crate::vm::vm().task != NONE
 }
+
+/// The system's allocator, which counts.
+struct Counting;
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promises; an instance has one thread.
+        unsafe {
+            (*(&raw mut ACCOUNT)).add(0, layout.size());
+            System.alloc(layout)
+        }
+    }
+
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe {
+            (*(&raw mut ACCOUNT)).add(layout.size(), 0);
+            System.dealloc(p, layout);
+        }
+    }
+
+    unsafe fn realloc(&self, p: *mut u8, layout: Layout, new: usize) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe {
+            (*(&raw mut ACCOUNT)).add(layout.size(), new);
+            System.realloc(p, layout, new)
+        }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;

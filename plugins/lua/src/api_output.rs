@@ -18,12 +18,17 @@ use std::ffi::c_int;
 /// How deep a table of pieces may nest.
 const MAX_DEPTH: u32 = 64;
 
-/// Appends the text of the value at `idx` as `ngx.say` writes it; false: it cannot be written.
+/// Appends the text of the value at `idx` as `ngx.say` writes it; false: it cannot be written. It
+/// raises when time or memory are used up: `out` must not belong to the caller's frame.
 pub(crate) unsafe fn append(l: *mut State, idx: c_int, out: &mut Vec<u8>, depth: u32) -> bool {
-    // SAFETY: `l` is the running coroutine; nothing here raises but for lack of stack.
+    // SAFETY: `l` is the running coroutine.
     unsafe {
         match ffi::lua_type(l, idx) {
-            ffi::TSTRING => out.extend_from_slice(ffi::to_bytes(l, idx).unwrap_or_default()),
+            ffi::TSTRING => {
+                let text = ffi::to_bytes(l, idx).unwrap_or_default();
+                crate::alloc::demand_in(l, out, text.len());
+                out.extend_from_slice(text);
+            }
             ffi::TNUMBER => {
                 ffi::lua_pushvalue(l, idx);
                 out.extend_from_slice(ffi::to_bytes(l, -1).unwrap_or_default());
@@ -39,6 +44,7 @@ pub(crate) unsafe fn append(l: *mut State, idx: c_int, out: &mut Vec<u8>, depth:
                 let idx = ffi::lua_absindex(l, idx);
                 let n = c_int::try_from(ffi::lua_rawlen(l, idx)).unwrap_or(c_int::MAX);
                 for i in 1..=n {
+                    ffi::tick(l, 8);
                     ffi::lua_rawgeti(l, idx, i);
                     let fine = append(l, -1, out, depth + 1);
                     ffi::pop(l, 1);

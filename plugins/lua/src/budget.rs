@@ -1,4 +1,5 @@
-//! The CPU budget of a handler: a hook counts instructions, C loops count their own work. A busy
+//! The CPU budget of a handler, in processor time of the worker's thread: what else the machine does
+//! is not its fault. A hook counts instructions, C loops count their own work. A busy
 //! coroutine lets others run after a slice; one whose budget is spent gets an error that it cannot
 //! keep from ending it.
 #![expect(unsafe_code, reason = "called by Lua's hook")]
@@ -24,9 +25,24 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
+    /// Whether it is that of the task which runs since this switch.
+    pub(crate) fn is_of(self, switch: u64) -> bool {
+        self.switch == switch
+    }
+
     /// The same, for a task that goes on after another ran inside it.
     pub(crate) fn resumed(self, switch: u64) -> Self {
         Self { switch, ..self }
+    }
+}
+
+/// What the running task has used since it was first seen running: it stops now.
+pub(crate) fn stopped() -> u64 {
+    let vm = vm();
+    if vm.budget.switch == vm.switches {
+        time::cpu().saturating_sub(vm.budget.since)
+    } else {
+        0
     }
 }
 
@@ -68,7 +84,7 @@ unsafe fn check(l: *mut State, in_hook: bool) {
         if task.dying != Dying::No {
             die(l, in_hook);
         }
-        let now = time::monotonic();
+        let now = time::cpu();
         if vm.budget.switch != vm.switches {
             vm.budget = Budget {
                 switch: vm.switches,
@@ -82,7 +98,6 @@ unsafe fn check(l: *mut State, in_hook: bool) {
             die(l, in_hook);
         }
         if in_hook && ran > SLICE && wait::can_wait(l) {
-            root.spent += ran;
             wait::requeue(task);
             wait::suspend(l, 0, None);
         }

@@ -430,11 +430,18 @@ pub(crate) unsafe fn load(l: *mut State, source: &[u8], name: &CStr) -> c_int {
 }
 
 /// Counts `units` of work against the CPU budget of the running handler; raises when it is spent.
-/// Call it from loops that can run long, about once per kilobyte or per match.
+/// Call it from loops that can run long, about once per kilobyte or per match. Much work makes much
+/// output (three bytes of one, at most), so that there must be room for that, too.
 #[inline]
 pub(crate) unsafe fn tick(l: *mut State, units: usize) {
+    const MUCH: usize = 256 << 10;
     // SAFETY: `l` is live.
-    unsafe { phasor_tick(l, units) }
+    unsafe {
+        phasor_tick(l, units);
+        if units > MUCH {
+            crate::alloc::demand(l, units.saturating_mul(3));
+        }
+    }
 }
 
 unsafe extern "C" {

@@ -102,6 +102,7 @@ unsafe extern "C-unwind" fn collect(l: *mut State) -> c_int {
 unsafe fn append(l: *mut State, index: c_int) {
     let other = ffi::luaL_testudata(l, index, NAME.as_ptr()).cast::<Buffer>();
     if !other.is_null() && other == std::ptr::from_mut(this(l)) {
+        crate::alloc::demand_in(l, &mut (*other).bytes, (*other).rest().len());
         return this(l).bytes.extend_from_within((*other).taken..);
     }
     let bytes = if other.is_null() {
@@ -120,6 +121,7 @@ unsafe fn append(l: *mut State, index: c_int) {
     if buffer.rest().len() + bytes.len() > MOST {
         ffi::error(l, b"buffer too large");
     }
+    crate::alloc::demand_in(l, &mut buffer.bytes, bytes.len());
     buffer.bytes.extend_from_slice(bytes);
 }
 

@@ -94,6 +94,7 @@ unsafe fn report(l: *mut State, fail: Fail) -> ! {
 
 impl Encoder {
     unsafe fn put(&self, bytes: &[u8]) {
+        crate::alloc::demand_in(self.l, &mut *OUTPUT.get(), bytes.len());
         (*OUTPUT.get()).extend_from_slice(bytes);
     }
 
@@ -123,6 +124,7 @@ impl Encoder {
     unsafe fn string(&self, index: c_int) {
         let out = &mut *OUTPUT.get();
         let text = ffi::to_bytes(self.l, index).unwrap_or_default();
+        crate::alloc::demand_in(self.l, out, text.len() + 2);
         out.reserve(text.len() + 2);
         out.push(b'"');
         let mut kept = 0;

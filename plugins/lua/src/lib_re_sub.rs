@@ -97,6 +97,9 @@ pub(crate) unsafe extern "C-unwind" fn replace(l: *mut State) -> c_int {
         }
         count += 1;
         let (from, to) = (*pattern).group(0);
+        let most = template.len().max(to.saturating_sub(from)) * (*PIECES.get()).len();
+        crate::alloc::demand_in(l, output, from.saturating_sub(kept) + most);
+        ffi::tick(l, 1);
         // \K in a look-behind may put the start before what has been copied, or after the end.
         output.extend_from_slice(subject.get(kept..from).unwrap_or_default());
         expand(&*pattern, subject, template, &*PIECES.get(), output);

@@ -68,6 +68,8 @@ pub(crate) struct Task {
     /// Counts uses of the slot, so that a late wake-up finds nobody.
     pub(crate) dying: Dying,
     pub(crate) spent: u64,
+    /// Memory that it and its light threads have taken and not given back.
+    pub(crate) memory: isize,
     pub(crate) message: Vec<u8>,
     /// The wait that wakes it.
     pub(crate) token: u32,
@@ -134,6 +136,7 @@ fn place(free: Option<u32>, kind: Kind, phase: Phase, job: *mut Job) -> &'static
             live: false,
             dying: Dying::No,
             spent: 0,
+            memory: 0,
             message: Vec::new(),
             token: NONE,
             call: NONE,
@@ -159,6 +162,7 @@ fn place(free: Option<u32>, kind: Kind, phase: Phase, job: *mut Job) -> &'static
     task.live = true;
     task.dying = Dying::No;
     task.spent = 0;
+    task.memory = 0;
     task.token = NONE;
     task.exit = Exit::Returned;
     task.blocks = 0;
@@ -220,17 +224,26 @@ impl Task {
     pub(crate) unsafe fn resume(&mut self, results: c_int) -> Progress {
         let vm = vm();
         let outer = (vm.task, ffi::globals(), vm.blocked, vm.budget);
+        let seen = vm.budget.is_of(vm.switches);
+        let root = vm.tasks[self.root as usize];
         vm.task = self.number;
+        // SAFETY: tasks are boxed and never freed.
+        let charged = crate::alloc::charge(unsafe { (*root).memory });
         vm.blocked = self.blocks;
         vm.switches += 1;
         ffi::set_globals(self.globals);
         // SAFETY: the thread is new or suspended.
         let status = unsafe { ffi::lua_resume(self.thread, std::ptr::null_mut(), results) };
+        // SAFETY: as above.
+        unsafe {
+            (*root).memory = crate::alloc::charge(charged);
+            (*root).spent += crate::budget::stopped();
+        }
         vm.task = outer.0;
         vm.blocked = outer.2;
         vm.switches += 1;
         ffi::set_globals(outer.1);
-        if outer.0 != NONE {
+        if outer.0 != NONE && seen {
             // A filter inside a handler: the handler's time goes on.
             vm.budget = outer.3.resumed(vm.switches);
         }
@@ -291,7 +304,7 @@ impl Task {
         // SAFETY: the coroutine is dead, its stack is still there.
         unsafe {
             self.leave_loads();
-            crate::traceback::describe(self.thread, &mut self.message);
+            crate::traceback::describe(self.thread, status, &mut self.message);
             if self.kind != Kind::Thread {
                 self.abandon();
             }

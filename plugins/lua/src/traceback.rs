@@ -11,6 +11,7 @@ unsafe extern "C-unwind" fn build(l: *mut State) -> c_int {
     // SAFETY: `describe` pushed the thread.
     unsafe {
         let dead: *mut State = ffi::lua_touserdata(l, 1).cast();
+        let memory = ffi::lua_toboolean(l, 2) != 0;
         ffi::luaL_checkstack(dead, 2, c"".as_ptr());
         ffi::lua_pushvalue(dead, -1);
         ffi::lua_xmove(dead, l, 1);
@@ -25,6 +26,12 @@ unsafe extern "C-unwind" fn build(l: *mut State) -> c_int {
                 ffi::lua_concat(l, 3);
             }
         }
+        if memory {
+            // Lua raises this one without a place: it has no memory for it.
+            place(l, dead);
+            ffi::lua_insert(l, -2);
+            ffi::lua_concat(l, 2);
+        }
         let text = ffi::lua_tolstring(l, -1, std::ptr::null_mut());
         let text = if text.is_null() {
             c"(no message)".as_ptr()
@@ -36,15 +43,35 @@ unsafe extern "C-unwind" fn build(l: *mut State) -> c_int {
     1
 }
 
-/// Appends what is known of the error on the top of `dead`.
-pub(crate) unsafe fn describe(dead: *mut State, message: &mut Vec<u8>) {
+/// Pushes the innermost place in Lua code of `dead`, as `luaL_where` does.
+unsafe fn place(l: *mut State, dead: *mut State) {
+    // SAFETY: `build` has made room on both stacks.
+    unsafe {
+        let mut debug = std::mem::zeroed::<ffi::Debug>();
+        let mut level = 0;
+        while ffi::lua_getstack(dead, level, &raw mut debug) != 0 {
+            ffi::luaL_where(dead, level);
+            ffi::lua_xmove(dead, l, 1);
+            if ffi::lua_rawlen(l, -1) != 0 {
+                return;
+            }
+            ffi::pop(l, 1);
+            level += 1;
+        }
+        ffi::push_bytes(l, b"");
+    }
+}
+
+/// Appends what is known of the error on the top of `dead`, which ended with `status`.
+pub(crate) unsafe fn describe(dead: *mut State, status: c_int, message: &mut Vec<u8>) {
     let main = vm().main;
     // SAFETY: the main thread is at its base and has room; `build` runs protected.
     unsafe {
         let top = ffi::lua_gettop(main);
         ffi::lua_pushcclosure(main, build, 0);
         ffi::lua_pushlightuserdata(main, dead.cast());
-        if ffi::lua_pcallk(main, 1, 1, 0, 0, None) == ffi::OK
+        ffi::lua_pushboolean(main, c_int::from(status == ffi::ERRMEM));
+        if ffi::lua_pcallk(main, 2, 1, 0, 0, None) == ffi::OK
             && let Some(text) = ffi::to_bytes(main, -1)
         {
             message.extend_from_slice(text);

@@ -202,10 +202,16 @@ pub(crate) unsafe fn operation(
 ) -> c_int {
     // SAFETY: `l` is the running coroutine.
     unsafe {
-        if operation.ready() || !can_wait(l) {
+        if operation.ready() {
             return k(l);
         }
         let vm = vm();
+        if !can_wait(l) {
+            let results = k(l);
+            // What the worker did meanwhile is not this task's work.
+            vm.switches += 1;
+            return results;
+        }
         if let Some(task) = vm.current() {
             task.token = vm.waits.take(Waiter::Task(task.number));
             reactor::watch(operation, record_job(task), task.token);
@@ -243,6 +249,7 @@ pub(crate) unsafe extern "C-unwind" fn sleep(l: *mut State) -> c_int {
         if !can_wait(l) {
             vm.select();
             timers::sleep(milliseconds);
+            vm.switches += 1;
             return 0;
         }
         if let Some(task) = vm.current() {

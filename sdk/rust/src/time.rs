@@ -22,6 +22,12 @@ pub fn monotonic() -> Duration {
     Duration::from_nanos(host::monotonic())
 }
 
+/// Processor time that the worker's thread has used; only differences mean something.
+#[must_use]
+pub fn cpu() -> Duration {
+    Duration::from_nanos(host::cpu())
+}
+
 /// The local time zone's offset from UTC in seconds, now.
 #[must_use]
 pub fn local_offset() -> i32 {
