@@ -16,7 +16,7 @@ const LUA: &str = r#"
 workers = 1
 
 [plugin.lua]
-limits = { memory = "64m" }
+limits = { memory = "64m", cpu = "200ms" }
 
 [[route]]
 path = "/hello"

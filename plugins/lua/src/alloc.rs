@@ -1,8 +1,8 @@
 //! Lua's allocator, and Rust's: both count, so that a handler that takes memory without end gets an
 //! error of Lua long before the instance's memory is gone.
 //!
-//! Two bounds hold while a task runs: half of the VM's memory for what one handler has taken since it
-//! began (net, its light threads included), and seven eighths for the whole VM. A handler that has
+//! Two bounds hold while a task runs: three eighths of the memory for what one handler has taken since
+//! it began (net, its light threads included), and three quarters for the whole VM. A handler that has
 //! taken next to nothing may reach into the reserve: it does not pay for its neighbours. The rest is
 //! for what must not fail, as the text of an error.
 #![expect(unsafe_code, reason = "an allocator")]
@@ -41,12 +41,13 @@ static mut ACCOUNT: Account = Account {
     pressed: false,
 };
 
-/// Sets how much memory the instance has: an eighth of it stays for what must not fail.
+/// Sets how much memory the instance has: a quarter of it stays for what must not fail, and for the
+/// holes between blocks.
 pub(crate) fn set_limit(memory: usize) {
     // SAFETY: an instance has one thread.
     unsafe {
-        ACCOUNT.limit = memory - memory / 8;
-        ACCOUNT.reserve = memory - memory / 16;
+        ACCOUNT.limit = memory - memory / 4;
+        ACCOUNT.reserve = memory - memory / 8;
     }
 }
 
@@ -81,7 +82,10 @@ impl Account {
         refused
     }
 
+    /// Blocks count with what the C library adds to them.
     fn add(&mut self, old: usize, new: usize) {
+        let cost = |size: usize| if size == 0 { 0 } else { (size + 19) & !15 };
+        let (old, new) = (cost(old), cost(new));
         self.used = self.used.wrapping_sub(old).wrapping_add(new);
         self.charged = self
             .charged
