@@ -273,7 +273,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::{
-        CACHE, common_log_time, error_log_time_of, http_date, http_date_bytes, http_date_of,
+        CACHE, common_log_time, cpu, error_log_time_of, http_date, http_date_bytes, http_date_of,
         iso_time, monotonic,
     };
 
