@@ -14,6 +14,7 @@ use crate::phase::{Phase, PhaseSet};
 use crate::reactor::ReactorId;
 use crate::shared_dict::Registry;
 
+pub mod cache;
 mod config;
 mod context;
 mod cosocket;
@@ -59,6 +60,15 @@ pub(crate) mod bindings {
             "phasor:plugin/http-client.end-open": async | trappable,
             "phasor:plugin/http-client.[method]body.read": async | trappable,
             "phasor:plugin/http-client.[static]body.end-read": async | trappable,
+            "phasor:plugin/cache.get": async | trappable,
+            "phasor:plugin/cache.end-get": async | trappable,
+            "phasor:plugin/cache.renew": async | trappable,
+            "phasor:plugin/cache.set": async | trappable,
+            "phasor:plugin/cache.delete": async | trappable,
+            "phasor:plugin/cache.purge": async | trappable,
+            "phasor:plugin/cache.end-change": async | trappable,
+            "phasor:plugin/cache.[method]flight.fill": async | trappable,
+            "phasor:plugin/cache.[static]flight.end-fill": async | trappable,
             "phasor:plugin/redis.command": async | trappable,
             "phasor:plugin/redis.end-command": async | trappable,
             "phasor:plugin/redis.pipeline": async | trappable,
@@ -85,6 +95,7 @@ pub(crate) mod bindings {
             "phasor:plugin/operation.operation": super::Operation,
             "phasor:plugin/shared-dict.dict": super::Dict,
             "phasor:plugin/http-client.body": super::http_client::AnswerBody,
+            "phasor:plugin/cache.flight": super::cache::Flight,
             "phasor:plugin/redis.subscription": super::redis::Subscription,
             "phasor:plugin/cosocket.stream": crate::cosocket::Stream,
         },
@@ -104,6 +115,8 @@ pub struct PluginInfo {
     pub program: String,
     /// The process's shared dicts.
     pub dicts: Arc<Registry>,
+    /// The configuration's caches.
+    pub caches: Vec<Arc<crate::cache::Cache>>,
     /// The configuration's Redis servers.
     pub redis: Vec<Arc<crate::config::model::Redis>>,
     /// The folder of the configuration file.
@@ -153,6 +166,8 @@ pub struct HostState {
     pub worker: WorkerInfo,
     /// Operations, dicts and WASI's own.
     pub table: ResourceTable,
+    /// Caches that it has opened; the place is the guest's number.
+    pub caches: Vec<Arc<crate::cache::Cache>>,
     /// Timers that the plugin started; the worker takes them out.
     pub timers: Started,
     wasi: WasiCtx,
@@ -174,6 +189,7 @@ impl HostState {
             },
             worker,
             table: ResourceTable::new(),
+            caches: Vec::new(),
             timers: Started::default(),
             wasi,
         }
@@ -262,6 +278,6 @@ pub fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
 }
 
 /// Interfaces of the contract whose shape is settled and which this version does not offer yet.
-pub const RESERVED: &[&str] = &["cache", "lock"];
+pub const RESERVED: &[&str] = &["lock"];
 
 impl bindings::phasor::plugin::types::Host for HostState {}

@@ -8,6 +8,7 @@
 
 pub mod access_log;
 pub mod api;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod connection;

@@ -73,6 +73,8 @@ pub enum Outcome {
     Written(bool),
     /// Of `http-client`.
     Http(super::http_client::HttpOutcome),
+    /// Of `cache`.
+    Cache(super::cache::CacheOutcome),
     /// Of `redis`.
     Redis(super::redis::RedisOutcome),
     /// The stream, or why there is none.

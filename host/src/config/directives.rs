@@ -3,11 +3,13 @@
 
 use super::definition::{Directive, Kind, Table};
 
+mod cache;
 mod plugin;
 mod proxy;
 mod redis;
 mod route;
 
+use cache::CACHE;
 pub use plugin::PLUGIN_LUA;
 use plugin::{PLUGIN, SHARED};
 use redis::REDIS;
@@ -43,6 +45,7 @@ pub static ROOT: Table = Table {
             "Redis servers by name.",
         )
         .default("{}"),
+        Directive::new("cache", Kind::Map(&Kind::Table(&CACHE)), "Caches by name.").default("{}"),
         Directive::new(
             "plugin",
             Kind::Map(&Kind::Table(&PLUGIN)),
@@ -51,7 +54,6 @@ pub static ROOT: Table = Table {
         .default("{}"),
         Directive::new("route", Kind::List(&Kind::Table(&ROUTE)), "Routes.").default("[]"),
         Directive::later("tls", "Certificates by name."),
-        Directive::later("cache", "Caches by name."),
         Directive::later("upstream", "Groups of peers by name."),
     ],
 };

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use super::value::{Cidr, HostPattern, PathPattern, Template};
 
+mod cache;
 mod plugin;
 mod redis;
 
+pub use cache::Cache;
 pub use redis::{Redis, RedisAddress, RedisKind, RedisRule, RedisUrl};
 
 pub use plugin::{
@@ -37,6 +39,8 @@ pub struct Config {
     pub server: Server,
     /// `[shared.NAME]`, in the file's order.
     pub shared_dicts: Vec<SharedDict>,
+    /// `[cache.NAME]`, in the file's order.
+    pub caches: Vec<Cache>,
     /// `[redis.NAME]`, in the file's order.
     pub redis: Vec<std::sync::Arc<Redis>>,
     /// `[plugin.NAME]`, in the file's order. The bundled Lua plugin is there when Lua is used,

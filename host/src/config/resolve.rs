@@ -13,6 +13,7 @@ use super::document::{Fields, Node, Value, nearest};
 use super::model::{Config, LuaHandler, LuaSource, Plugin, PluginIndex, SharedDict};
 use crate::phase::Phase;
 
+mod cache;
 mod content;
 mod plugin;
 mod proxy;
@@ -40,12 +41,15 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
         chunk: format!("@{file}"),
         root: root.clone(),
         shared: Vec::new(),
+        caches: Vec::new(),
         redis: Vec::new(),
         plugins: Vec::new(),
         route_names: HashMap::new(),
     };
     let shared_dicts = resolver.shared_dicts(document.table("shared").unwrap_or(&empty));
     resolver.shared = shared_dicts.iter().map(|dict| dict.name.clone()).collect();
+    let caches = resolver.caches(document.table("cache").unwrap_or(&empty));
+    resolver.caches = caches.iter().map(|cache| cache.name.clone()).collect();
     let redis = document.table("redis").unwrap_or(&empty);
     resolver.redis = redis.entries.iter().map(|e| e.name.clone()).collect();
     let redis = resolver.redis_servers(redis);
@@ -60,6 +64,7 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
         root,
         server,
         shared_dicts,
+        caches,
         redis: redis.into_iter().map(std::sync::Arc::new).collect(),
         plugins,
         routes,
@@ -73,6 +78,7 @@ struct Resolver<'r, 't> {
     chunk: String,
     root: PathBuf,
     shared: Vec<String>,
+    caches: Vec<String>,
     redis: Vec<String>,
     plugins: Vec<Plugin>,
     /// A route's place by its name.

@@ -42,6 +42,7 @@ impl std::error::Error for BuildError {}
 pub struct Builder {
     runtime: Arc<Runtime>,
     dicts: Arc<Registry>,
+    caches: crate::cache::Registry,
     seed: u64,
     built: u64,
     access: Option<(LogTarget, Arc<AccessLog>)>,
@@ -60,6 +61,7 @@ impl Builder {
         Self {
             runtime,
             dicts: Arc::new(Registry::new()),
+            caches: crate::cache::Registry::default(),
             seed,
             built: 0,
             access: None,
@@ -204,6 +206,7 @@ impl Builder {
                 String::new()
             },
             dicts: self.dicts.clone(),
+            caches: self.caches.open_all(&config.caches),
             redis: config.redis.clone(),
             prefix: absolute(&config.root),
             module_path: module_path(&plugin.config),

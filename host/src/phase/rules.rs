@@ -36,6 +36,23 @@ const ANSWER: PhaseSet = HANDLERS.with(Phase::ServerRewrite);
 
 /// Every host function with the phases in which it may be called, in the order of `wit/`.
 pub const RULES: &[(&str, PhaseSet)] = &[
+    ("cache.begin-delete", WAITING),
+    ("cache.begin-get", WAITING),
+    ("cache.begin-purge", WAITING),
+    ("cache.begin-renew", WAITING),
+    ("cache.begin-set", WAITING),
+    ("cache.counters", ALL),
+    ("cache.delete", WAITING),
+    ("cache.end-change", WAITING),
+    ("cache.end-get", WAITING),
+    ("cache.flight", WAITING),
+    ("cache.fresh", ALL),
+    ("cache.get", WAITING),
+    ("cache.open", ALL),
+    ("cache.peek", ALL),
+    ("cache.purge", WAITING),
+    ("cache.renew", WAITING),
+    ("cache.set", WAITING),
     ("config.json", ALL),
     ("config.plugin-name", ALL),
     ("context.get", EXCHANGE),

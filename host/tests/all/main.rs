@@ -19,6 +19,7 @@
 mod api_phases;
 mod budget;
 mod bundled;
+mod cache;
 mod case;
 mod cases;
 mod client;

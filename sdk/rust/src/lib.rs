@@ -37,6 +37,7 @@ mod answer;
 #[doc(hidden)]
 pub mod bare;
 mod bindings;
+pub mod cache;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod context;

@@ -90,6 +90,12 @@ static ALLOW: Table = Table {
         )
         .default("[]"),
         Directive::new(
+            "cache",
+            GRANT,
+            "Caches, by name. A Lua plugin without a list sees all.",
+        )
+        .default("[]"),
+        Directive::new(
             "redis",
             GRANT,
             "Redis: \"NAME\", \"NAME: COMMAND\" or \"NAME: COMMAND KEYS\", where keys may end with \
@@ -105,7 +111,6 @@ static ALLOW: Table = Table {
         .default("[]"),
         Directive::new("files", STRINGS, "Folders, as \"PATH:ro\" or \"PATH:rw\".").default("[]"),
         Directive::new("env", GRANT, "Environment variables, by name.").default("[]"),
-        Directive::later("cache", "Caches, by name."),
         Directive::later("upstream", "Upstreams, by name."),
     ],
 };

@@ -119,6 +119,8 @@ pub struct Allow {
     pub http: Grant<Origin>,
     /// Shared dicts, by name.
     pub shared: Grant<String>,
+    /// Caches, by name.
+    pub cache: Grant<String>,
     /// Targets of requests inside the server.
     pub subrequest: Grant<InnerTarget>,
     /// Redis commands.

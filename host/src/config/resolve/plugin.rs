@@ -23,6 +23,7 @@ pub(super) fn implicit_lua(name: &str) -> Plugin {
             connect: Grant::All,
             subrequest: Grant::All,
             shared: Grant::All,
+            cache: Grant::All,
             redis: Grant::All,
             ..Allow::default()
         },
@@ -55,6 +56,9 @@ impl Resolver<'_, '_> {
         // list says which.
         if component.is_lua() && granted.list("shared").is_empty() {
             allow.shared = Grant::All;
+        }
+        if component.is_lua() && granted.list("cache").is_empty() {
+            allow.cache = Grant::All;
         }
         if component.is_lua() && granted.list("connect").is_empty() {
             allow.connect = Grant::All;
@@ -149,6 +153,12 @@ impl Resolver<'_, '_> {
                 self.check_shared(name, &node.span);
             }
         }
+        let cache = self.grant(fields.list("cache"), |name| Ok(name.to_owned()));
+        if let Grant::List(names) = &cache {
+            for (name, node) in names.iter().zip(fields.list("cache")) {
+                self.check_cache(name, &node.span);
+            }
+        }
         let redis = self.grant(fields.list("redis"), RedisRule::parse);
         if let Grant::List(rules) = &redis {
             for (rule, node) in rules.iter().zip(fields.list("redis")) {
@@ -161,6 +171,7 @@ impl Resolver<'_, '_> {
             http: self.grant(fields.list("http"), Origin::parse),
             subrequest: self.grant(fields.list("subrequest"), InnerTarget::parse),
             shared,
+            cache,
             files: fields
                 .list("files")
                 .iter()

@@ -1,0 +1,316 @@
+//! The tiered cache without Wasm: bytes in the process's memory, one flight per key, and the counters
+//! of changes by which a copy in an instance is known to be fresh.
+//!
+//! A look-up goes through the levels: memory, then what stands behind it, then the caller's own source,
+//! for which it gets the key's flight. All who ask meanwhile wait for that flight, each as long as it
+//! wants. What an expired value may still do is decided here, too: serve while one caller brings a new
+//! one (`revalidate`, `refresh_ahead`), or when the source fails (`stale`).
+
+mod change;
+mod counters;
+mod entry;
+mod flight;
+mod registry;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use counters::Counter;
+pub use entry::{CacheError, Entry, Found, Level, Options, Stamp};
+pub use flight::Ticket;
+pub use registry::Registry;
+
+use crate::config::model::Cache as Config;
+use crate::time_cache;
+use flight::Landing;
+use store::Store;
+
+/// The longest key: as long as a shared dict's.
+const KEY_LIMIT: usize = 65_535;
+
+/// A cache as one generation's configuration wants it.
+#[derive(Debug)]
+pub struct Cache {
+    config: Config,
+    store: Arc<Store>,
+}
+
+/// A look-up's end.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A value.
+    Hit(Found),
+    /// The caller is to bring it.
+    Miss(Ticket),
+}
+
+/// What the board says.
+enum Boarding {
+    Hit(Found),
+    Flight(Ticket),
+    Wait(tokio::sync::oneshot::Receiver<Landing>, Instant),
+}
+
+/// A place among those that wait.
+struct Waiting<'s>(&'s Store);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Cache {
+    fn new(config: Config, store: Arc<Store>) -> Self {
+        Self { config, store }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// How many decoded values an instance keeps.
+    #[must_use]
+    pub fn items(&self) -> u32 {
+        self.config.items
+    }
+
+    /// Whether a copy with this stamp is what the cache holds.
+    #[must_use]
+    pub fn fresh(&self, stamp: Stamp) -> bool {
+        let fresh = stamp.until > time_cache::now_ms()
+            && self.store.version(stamp.slot) == Some(stamp.version);
+        if fresh {
+            self.store.counters.count(Counter::InstanceHits);
+        }
+        fresh
+    }
+
+    /// All that was counted, by name, with what memory holds now.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        let mut all = self.store.counters.all();
+        let (values, bytes) = self.store.filled();
+        all.push(("l2_values", values));
+        all.push(("l2_bytes", bytes));
+        all
+    }
+
+    fn check(key: &[u8]) -> Result<(), CacheError> {
+        if key.is_empty() || key.len() > KEY_LIMIT {
+            return Err(CacheError::InvalidKey);
+        }
+        Ok(())
+    }
+
+    fn found(&self, entry: &Entry, level: Level, mut stamp: Stamp, now: u64) -> Found {
+        // A copy ends where somebody should bring a new value, so that the cache hears of it.
+        let due = entry.until.saturating_sub(self.config.refresh_ahead);
+        stamp.until = if entry.until == entry::FOR_EVER {
+            entry::FOR_EVER
+        } else if due > now {
+            due
+        } else {
+            0
+        };
+        Found {
+            value: entry.value.clone(),
+            level,
+            stale: entry.is_stale(now),
+            remaining: entry.remaining(now),
+            stamp,
+        }
+    }
+
+    /// Looks in memory only.
+    #[must_use]
+    pub fn peek(&self, key: &[u8], stale: bool) -> Option<Found> {
+        let now = time_cache::now_ms();
+        let stamp = self.store.stamp(self.store.place(key).slot);
+        let entry = self.store.read(key)?;
+        (stale || entry.until > now).then(|| self.found(&entry, Level::Memory, stamp, now))
+    }
+
+    /// A value that serves without a question, if memory has one: the short way of [`get`](Self::get).
+    #[must_use]
+    pub fn hit(&self, key: &[u8]) -> Option<Found> {
+        let now = time_cache::now_ms();
+        let stamp = self.store.stamp(self.store.place(key).slot);
+        let entry = self.store.read(key)?;
+        if entry.until.saturating_sub(self.config.refresh_ahead) <= now {
+            return None;
+        }
+        self.count_hit(&entry, now);
+        Some(self.found(&entry, Level::Memory, stamp, now))
+    }
+
+    fn count_hit(&self, entry: &Entry, now: u64) {
+        self.store.counters.count(Counter::MemoryHits);
+        if entry.is_stale(now) {
+            self.store.counters.count(Counter::Stale);
+        }
+    }
+
+    /// What to do about a key: under its lock, so that one caller at a time gets the flight.
+    fn ask(&self, key: &[u8], force: bool) -> Result<Boarding, CacheError> {
+        let place = self.store.place(key);
+        let now = time_cache::clock_ms();
+        let mut board = self.store.board(place);
+        let stamp = self.store.stamp(place.slot);
+        let entry = self.store.read(key);
+        let due = self.config.refresh_ahead;
+        if let Some(entry) = &entry
+            && !force
+            && entry.until.saturating_sub(due) > now
+        {
+            self.count_hit(entry, now);
+            return Ok(Boarding::Hit(self.found(entry, Level::Memory, stamp, now)));
+        }
+        // A flight from before the cache was emptied would bring what was emptied.
+        let late = match board.get(key) {
+            Some(flying) if flying.epoch() != self.store.epoch() => board.remove(key),
+            _ => None,
+        };
+        let outcome = match board.get_mut(key) {
+            Some(flying) if flying.since() + self.config.lease > Instant::now() => {
+                let serves = |entry: &&Arc<Entry>| {
+                    !force && entry.until.saturating_add(self.config.revalidate) > now
+                };
+                match entry.as_ref().filter(serves) {
+                    Some(entry) => {
+                        self.count_hit(entry, now);
+                        Ok(Boarding::Hit(self.found(entry, Level::Memory, stamp, now)))
+                    }
+                    None if self.store.waiting.load(Ordering::Relaxed) >= self.config.waiters => {
+                        self.store.counters.count(Counter::Refused);
+                        Err(CacheError::Busy)
+                    }
+                    None => {
+                        let lease = flying.since() + self.config.lease;
+                        Ok(Boarding::Wait(flying.wait(), lease))
+                    }
+                }
+            }
+            _ => {
+                let ticket = Ticket::issue(&self.store, &mut board, key, place, entry);
+                Ok(Boarding::Flight(ticket))
+            }
+        };
+        drop(board);
+        if let Some(late) = late {
+            late.land(|| Landing::Again);
+        }
+        outcome
+    }
+
+    /// Looks in all levels; waits while another has the flight. `force` asks for the flight although
+    /// a value is there.
+    ///
+    /// # Errors
+    /// When there is neither a value nor a flight in time.
+    pub async fn get(
+        &self,
+        key: &[u8],
+        options: Options,
+        force: bool,
+    ) -> Result<Outcome, CacheError> {
+        Self::check(key)?;
+        let wait = options
+            .wait
+            .map_or(self.config.wait, Duration::from_millis)
+            .min(LONGEST_WAIT);
+        let deadline = Instant::now() + wait;
+        let mut force = force;
+        loop {
+            let (receiver, lease) = match self.ask(key, force)? {
+                Boarding::Hit(found) => return Ok(Outcome::Hit(found)),
+                Boarding::Flight(ticket) => return Ok(self.depart(ticket, options)),
+                Boarding::Wait(receiver, lease) => (receiver, lease),
+            };
+            self.store.waiting.fetch_add(1, Ordering::Relaxed);
+            let waiting = Waiting(&self.store);
+            let landed = tokio::time::timeout_at(lease.min(deadline), receiver).await;
+            drop(waiting);
+            match landed {
+                Ok(Ok(Landing::Stored(entry))) => {
+                    self.store.counters.count(Counter::Coalesced);
+                    return Ok(Outcome::Hit(self.landed(key, &entry)));
+                }
+                Ok(Ok(Landing::Passed(value))) => {
+                    self.store.counters.count(Counter::Coalesced);
+                    return Ok(Outcome::Hit(passed(value)));
+                }
+                Ok(Ok(Landing::Failed(reason))) => {
+                    return Err(CacheError::Source(reason.to_string()));
+                }
+                Ok(Ok(Landing::Turn(ticket))) => return Ok(self.depart(ticket, options)),
+                // The one it waited for has been taken off the board: what is there now counts.
+                Ok(Ok(Landing::Again) | Err(_)) => force = false,
+                Err(_) if Instant::now() < deadline => {}
+                Err(_) => return self.too_late(key, options),
+            }
+        }
+    }
+
+    fn depart(&self, mut ticket: Ticket, options: Options) -> Outcome {
+        self.store.counters.count(Counter::Misses);
+        ticket.options = options;
+        Outcome::Miss(ticket)
+    }
+
+    /// What a waiter gets: its copy is fresh only if nothing has changed since, so it is looked up
+    /// once more.
+    fn landed(&self, key: &[u8], entry: &Arc<Entry>) -> Found {
+        let stamp = self.store.stamp(self.store.place(key).slot);
+        let now = time_cache::clock_ms();
+        let current = self.store.read(key);
+        let mut found = self.found(entry, Level::Callback, stamp, now);
+        if !current.is_some_and(|current| Arc::ptr_eq(&current, entry)) {
+            found.stamp.until = 0;
+        }
+        found
+    }
+
+    /// The time to wait is over: a stale value where one may serve.
+    fn too_late(&self, key: &[u8], options: Options) -> Result<Outcome, CacheError> {
+        self.store.counters.count(Counter::Timeouts);
+        let now = time_cache::clock_ms();
+        let mut stamp = self.store.stamp(self.store.place(key).slot);
+        stamp.until = 0;
+        match self.store.read(key) {
+            Some(entry) if self.may_serve(&entry, options, now) => {
+                self.store.counters.count(Counter::Stale);
+                Ok(Outcome::Hit(self.found(&entry, Level::Memory, stamp, now)))
+            }
+            _ => Err(CacheError::Timeout),
+        }
+    }
+
+    /// Whether a value may serve although its source did not answer.
+    fn may_serve(&self, entry: &Entry, options: Options, now: u64) -> bool {
+        let stale = options.stale.unwrap_or(self.config.stale);
+        entry.ended.saturating_add(stale) > now
+    }
+}
+
+/// A day: longer than any request, and short of what a clock can add.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+
+fn passed(value: Option<Bytes>) -> Found {
+    Found {
+        value,
+        level: Level::Callback,
+        stale: false,
+        remaining: Some(0),
+        stamp: Stamp::default(),
+    }
+}

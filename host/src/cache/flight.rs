@@ -1,0 +1,190 @@
+//! The flight of a key: one caller brings the value, the others wait in line for what it brings.
+//!
+//! Whoever has the [`Ticket`] has the flight. Dropping it (a trap, a client that left) hands it to the
+//! next in line; when its lease is over, the next who asks takes it away, and the late value is refused.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::entry::{CacheError, Entry, Options};
+use super::store::{Board, Place, Store};
+
+/// What a waiter gets.
+#[derive(Debug)]
+pub(super) enum Landing {
+    /// A value was stored.
+    Stored(Arc<Entry>),
+    /// A value that is not kept.
+    Passed(Option<Bytes>),
+    /// The source failed.
+    Failed(Arc<str>),
+    /// The flight is the waiter's now.
+    Turn(Ticket),
+    /// The key was taken away: ask again.
+    Again,
+}
+
+/// A flight on the board.
+#[derive(Debug)]
+pub(super) struct Flying {
+    id: u64,
+    epoch: u64,
+    since: Instant,
+    waiters: VecDeque<oneshot::Sender<Landing>>,
+}
+
+impl Flying {
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn wait(&mut self) -> oneshot::Receiver<Landing> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiters.push_back(sender);
+        receiver
+    }
+
+    /// Tells all who wait; the board's lock is not held.
+    pub(super) fn land(self, landing: impl Fn() -> Landing) {
+        for waiter in self.waiters {
+            // Whoever has left needs nothing.
+            let _heard = waiter.send(landing()).is_ok();
+        }
+    }
+}
+
+/// The right to bring a value.
+#[derive(Debug)]
+pub struct Ticket {
+    pub(super) store: Arc<Store>,
+    pub(super) key: Box<[u8]>,
+    pub(super) place: Place,
+    /// What its caller wants.
+    pub(super) options: Options,
+    /// What is there still.
+    pub(super) old: Option<Arc<Entry>>,
+    /// When it began.
+    pub(super) since: Instant,
+    id: u64,
+    over: bool,
+}
+
+impl Ticket {
+    /// A new flight on the board; one whose lease is over goes on under another number, with those
+    /// who wait.
+    pub(super) fn issue(
+        store: &Arc<Store>,
+        board: &mut Board,
+        key: &[u8],
+        place: Place,
+        old: Option<Arc<Entry>>,
+    ) -> Self {
+        let id = store.next_flight();
+        let (since, epoch) = (Instant::now(), store.epoch());
+        let flying = board.entry(key.into()).or_insert_with(|| Flying {
+            id,
+            epoch,
+            since,
+            waiters: VecDeque::new(),
+        });
+        flying.id = id;
+        flying.since = since;
+        flying.waiters.retain(|waiter| !waiter.is_closed());
+        Self {
+            store: store.clone(),
+            key: key.into(),
+            place,
+            options: Options::default(),
+            old,
+            since,
+            id,
+            over: false,
+        }
+    }
+
+    fn is_mine(&self, board: &Board) -> bool {
+        board.get(&self.key).is_some_and(|flying| {
+            flying.id == self.id && flying.epoch == self.store.epoch() && !self.over
+        })
+    }
+
+    /// Ends the flight: `store` runs under the key's lock if the flight is this ticket's still, and
+    /// says what those who wait get.
+    pub(super) fn end<T>(
+        &mut self,
+        store: impl FnOnce(&Store) -> T,
+        landing: impl Fn(&T) -> Landing,
+    ) -> Result<T, CacheError> {
+        let mut board = self.store.board(self.place);
+        if !self.is_mine(&board) {
+            drop(board);
+            // Those who wait on it since before a purge ask again.
+            self.give_up();
+            return Err(CacheError::Lost);
+        }
+        let flying = board.remove(&self.key);
+        let done = store(&self.store);
+        drop(board);
+        self.over = true;
+        if let Some(flying) = flying {
+            flying.land(|| landing(&done));
+        }
+        Ok(done)
+    }
+
+    /// Begins the lease anew.
+    pub(super) fn renew(&mut self) -> bool {
+        let mut board = self.store.board(self.place);
+        let mine = self.is_mine(&board);
+        if mine && let Some(flying) = board.get_mut(&self.key) {
+            flying.since = Instant::now();
+        }
+        mine
+    }
+
+    fn give_up(&mut self) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        let mut board = self.store.board(self.place);
+        let Some(flying) = board.get_mut(&self.key) else {
+            return;
+        };
+        if flying.id != self.id {
+            return;
+        }
+        let next = loop {
+            match flying.waiters.pop_front() {
+                Some(waiter) if waiter.is_closed() => {}
+                next => break next,
+            }
+        };
+        match next {
+            None => {
+                board.remove(&self.key);
+            }
+            Some(next) => {
+                flying.epoch = self.store.epoch();
+                let old = self.old.take();
+                let ticket = Self::issue(&self.store, &mut board, &self.key, self.place, old);
+                drop(board);
+                // Who left just now drops it, and so hands it on.
+                let _heard = next.send(Landing::Turn(ticket)).is_ok();
+            }
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}

@@ -1,0 +1,191 @@
+//! What all workers share of one cache: the values' bytes, the counters of changes, and the board on
+//! which flights stand. It outlives a generation, so a reload keeps the values.
+//!
+//! A change is made in this order, under its key's lock: the value is stored (or taken away), then the
+//! slot's counter of changes goes up, then the call returns. A reader takes the counter first and the
+//! value second. So a copy that carries the newest count was read after that change.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::counters::Counters;
+use super::entry::{Entry, FOR_EVER, Stamp};
+use super::flight::Flying;
+use crate::time_cache;
+
+/// Counters of changes: a change of one key makes copies of one in so many others be read again.
+const SLOTS: usize = 8192;
+/// Locks; far more than workers, so that two seldom meet.
+const SHARDS: usize = 64;
+
+/// Flights by key.
+pub(super) type Board = HashMap<Box<[u8]>, Flying>;
+
+/// What all workers share of one cache.
+pub(super) struct Store {
+    values: moka::sync::Cache<Box<[u8]>, Arc<Entry>, RandomState>,
+    hasher: RandomState,
+    slots: Box<[AtomicU64]>,
+    epoch: AtomicU64,
+    boards: Box<[Mutex<Board>]>,
+    flights: AtomicU64,
+    /// Callers that wait now.
+    pub(super) waiting: AtomicUsize,
+    pub(super) counters: Counters,
+    pub(super) size: u64,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("values", &self.values.entry_count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Lets the map forget an entry when it is no good for anything any more.
+struct Keep;
+
+impl Keep {
+    fn left(entry: &Entry) -> Option<Duration> {
+        if entry.keep == FOR_EVER {
+            return None;
+        }
+        let left = entry.keep.saturating_sub(time_cache::clock_ms());
+        Some(Duration::from_millis(left))
+    }
+}
+
+impl moka::Expiry<Box<[u8]>, Arc<Entry>> for Keep {
+    fn expire_after_create(
+        &self,
+        _key: &Box<[u8]>,
+        entry: &Arc<Entry>,
+        _now: Instant,
+    ) -> Option<Duration> {
+        Self::left(entry)
+    }
+
+    fn expire_after_update(
+        &self,
+        _key: &Box<[u8]>,
+        entry: &Arc<Entry>,
+        _now: Instant,
+        _left: Option<Duration>,
+    ) -> Option<Duration> {
+        Self::left(entry)
+    }
+}
+
+/// A key with what follows from its hash.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) slot: u32,
+    shard: usize,
+}
+
+impl Store {
+    pub(super) fn new(size: u64) -> Self {
+        let values = moka::sync::Cache::builder()
+            .max_capacity(size)
+            .weigher(|key: &Box<[u8]>, entry: &Arc<Entry>| {
+                u32::try_from(entry.weight(key)).unwrap_or(u32::MAX)
+            })
+            .expire_after(Keep)
+            .build_with_hasher(RandomState::default());
+        Self {
+            values,
+            hasher: RandomState::default(),
+            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            epoch: AtomicU64::new(0),
+            boards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            flights: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            counters: Counters::default(),
+            size,
+        }
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "parts of a hash, cut to their range"
+    )]
+    pub(super) fn place(&self, key: &[u8]) -> Place {
+        let hash = self.hasher.hash_one(key);
+        Place {
+            slot: (hash as usize % SLOTS) as u32,
+            shard: (hash >> 32) as usize % SHARDS,
+        }
+    }
+
+    pub(super) fn board(&self, place: Place) -> MutexGuard<'_, Board> {
+        self.boards[place.shard].lock()
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Changes of a slot so far; no number comes twice, because both parts only grow.
+    pub(super) fn version(&self, slot: u32) -> Option<u64> {
+        let changes = self.slots.get(slot as usize)?.load(Ordering::SeqCst);
+        Some(changes.wrapping_add(self.epoch()))
+    }
+
+    /// A change is seen by all when this returns.
+    pub(super) fn changed(&self, slot: u32) {
+        if let Some(slot) = self.slots.get(slot as usize) {
+            slot.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The stamp of what is read after this.
+    pub(super) fn stamp(&self, slot: u32) -> Stamp {
+        Stamp {
+            slot,
+            version: self.version(slot).unwrap_or(0),
+            until: 0,
+        }
+    }
+
+    /// What is under a key, in time or not.
+    pub(super) fn read(&self, key: &[u8]) -> Option<Arc<Entry>> {
+        let entry = self.values.get(key)?;
+        (entry.epoch == self.epoch()).then_some(entry)
+    }
+
+    /// Whether it fits at all; what does not is taken away, for it would be an older value.
+    pub(super) fn write(&self, key: &[u8], entry: Arc<Entry>) -> bool {
+        if entry.weight(key) > self.size {
+            self.values.invalidate(key);
+            return false;
+        }
+        self.values.insert(key.into(), entry);
+        true
+    }
+
+    pub(super) fn remove(&self, key: &[u8]) {
+        self.values.invalidate(key);
+    }
+
+    /// Nothing that was stored before is seen after this; its memory is freed bit by bit.
+    pub(super) fn empty(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.values.invalidate_all();
+    }
+
+    pub(super) fn next_flight(&self) -> u64 {
+        self.flights.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How many values there are, and their bytes: an estimate.
+    pub(super) fn filled(&self) -> (u64, u64) {
+        (self.values.entry_count(), self.values.weighted_size())
+    }
+}

@@ -1,0 +1,344 @@
+//! What a cache does, without Wasm: levels, flights, changes, times.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Cache, CacheError, Found, Options, Outcome, Registry, Ticket};
+use crate::config::model::Cache as Config;
+use crate::time_cache;
+
+fn config() -> Config {
+    Config {
+        name: "test".to_owned(),
+        items: 10,
+        size: 1 << 20,
+        ttl: 30_000,
+        negative_ttl: 5_000,
+        stale: 0,
+        retry: 1_000,
+        revalidate: 0,
+        refresh_ahead: 0,
+        jitter: 0,
+        wait: Duration::from_secs(5),
+        waiters: 100_000,
+        lease: Duration::from_secs(30),
+    }
+}
+
+fn cache(config: &Config) -> Arc<Cache> {
+    Registry::default()
+        .open_all(std::slice::from_ref(config))
+        .remove(0)
+}
+
+fn count(cache: &Cache, name: &str) -> u64 {
+    let all = cache.counters();
+    all.iter().find(|(known, _)| *known == name).unwrap().1
+}
+
+fn value(text: &str) -> Option<Bytes> {
+    Some(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn hit(outcome: Result<Outcome, CacheError>) -> Found {
+    match outcome {
+        Ok(Outcome::Hit(found)) => found,
+        other => panic!("not a hit: {other:?}"),
+    }
+}
+
+fn miss(outcome: Result<Outcome, CacheError>) -> Ticket {
+    match outcome {
+        Ok(Outcome::Miss(ticket)) => ticket,
+        other => panic!("not a miss: {other:?}"),
+    }
+}
+
+async fn get(cache: &Cache, key: &str) -> Result<Outcome, CacheError> {
+    time_cache::update();
+    cache.get(key.as_bytes(), Options::default(), false).await
+}
+
+async fn pause(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+    time_cache::update();
+}
+
+#[tokio::test]
+async fn one_flight_for_ten_thousand() {
+    let cache = cache(&config());
+    let mut ticket = miss(get(&cache, "k").await);
+    let waiters: Vec<_> = (0..10_000)
+        .map(|_| {
+            let cache = cache.clone();
+            tokio::task::spawn(async move { hit(get(&cache, "k").await).value })
+        })
+        .collect();
+    while cache.store.waiting.load(Ordering::Relaxed) < 10_000 {
+        tokio::task::yield_now().await;
+    }
+    cache.fill(&mut ticket, value("v"), None).unwrap();
+    for waiter in waiters {
+        assert_eq!(waiter.await.unwrap(), value("v"));
+    }
+    assert_eq!(count(&cache, "misses"), 1);
+    assert_eq!(count(&cache, "coalesced"), 10_000);
+}
+
+#[tokio::test]
+async fn a_dropped_flight_goes_to_the_next_in_line_and_past_those_who_left() {
+    let cache = cache(&config());
+    let first = miss(get(&cache, "k").await);
+    let spawn = |cache: &Arc<Cache>| {
+        let cache = cache.clone();
+        tokio::task::spawn(async move { get(&cache, "k").await })
+    };
+    let (left, next, last) = (spawn(&cache), spawn(&cache), spawn(&cache));
+    tokio::task::yield_now().await;
+    left.abort();
+    assert!(left.await.is_err());
+    drop(first);
+    let mut ticket = miss(next.await.unwrap());
+    cache.fill(&mut ticket, value("v"), None).unwrap();
+    assert_eq!(hit(last.await.unwrap()).value, value("v"));
+}
+
+#[tokio::test]
+async fn callers_keep_their_own_time_to_wait() {
+    let cache = cache(&config());
+    let _ticket = miss(get(&cache, "k").await);
+    let short = Options {
+        wait: Some(20),
+        ..Options::default()
+    };
+    let outcome = cache.get(b"k", short, false).await;
+    assert_eq!(outcome.unwrap_err(), CacheError::Timeout);
+}
+
+#[tokio::test]
+async fn a_lease_that_is_over_is_taken_and_the_late_value_refused() {
+    let cache = cache(&Config {
+        lease: Duration::from_millis(20),
+        ..config()
+    });
+    let mut dead = miss(get(&cache, "k").await);
+    let mut second = miss(get(&cache, "k").await);
+    assert_eq!(
+        cache.fill(&mut dead, value("late"), None),
+        Err(CacheError::Lost)
+    );
+    cache.fill(&mut second, value("new"), None).unwrap();
+    assert_eq!(hit(get(&cache, "k").await).value, value("new"));
+}
+
+#[tokio::test]
+async fn a_renewed_lease_is_not_taken() {
+    let cache = cache(&Config {
+        lease: Duration::from_millis(60),
+        ..config()
+    });
+    let mut ticket = miss(get(&cache, "k").await);
+    for _ in 0..4 {
+        pause(25).await;
+        assert!(cache.renew(&mut ticket));
+    }
+    cache.fill(&mut ticket, value("v"), None).unwrap();
+}
+
+#[tokio::test]
+async fn a_change_wins_over_a_flight_that_began_before() {
+    let cache = cache(&config());
+    let mut ticket = miss(get(&cache, "k").await);
+    cache.set(b"k", value("set"), Options::default()).unwrap();
+    assert_eq!(
+        cache.fill(&mut ticket, value("old"), None),
+        Err(CacheError::Lost)
+    );
+    assert_eq!(hit(get(&cache, "k").await).value, value("set"));
+
+    let mut ticket = miss(get(&cache, "other").await);
+    cache.purge();
+    assert_eq!(
+        cache.fill(&mut ticket, value("old"), None),
+        Err(CacheError::Lost)
+    );
+    assert!(
+        get(&cache, "other")
+            .await
+            .is_ok_and(|o| matches!(o, Outcome::Miss(_)))
+    );
+}
+
+#[tokio::test]
+async fn a_copy_is_fresh_until_a_change_a_purge_or_its_end() {
+    let cache = cache(&config());
+    let set = |text| cache.set(b"k", value(text), Options::default()).unwrap();
+    let stamp = set("1");
+    assert!(cache.fresh(stamp));
+    let newer = set("2");
+    assert!(!cache.fresh(stamp) && cache.fresh(newer));
+    cache.purge();
+    assert!(!cache.fresh(newer));
+    let short = Options {
+        ttl: Some(20),
+        ..Options::default()
+    };
+    let stamp = cache.set(b"k", value("3"), short).unwrap();
+    assert!(cache.fresh(stamp));
+    pause(25).await;
+    assert!(!cache.fresh(stamp));
+    let stamp = set("4");
+    cache.delete(b"k").unwrap();
+    assert!(!cache.fresh(stamp));
+}
+
+#[tokio::test]
+async fn a_purge_leaves_another_cache_alone() {
+    let other = Config {
+        name: "other".to_owned(),
+        ..config()
+    };
+    let caches = Registry::default().open_all(&[config(), other]);
+    for cache in &caches {
+        cache.set(b"k", value("v"), Options::default()).unwrap();
+    }
+    caches[0].purge();
+    time_cache::update();
+    assert!(caches[0].hit(b"k").is_none());
+    assert!(caches[1].hit(b"k").is_some());
+}
+
+#[tokio::test]
+async fn stale_if_error_serves_and_leaves_the_source_alone() {
+    let cache = cache(&Config {
+        stale: 10_000,
+        retry: 40,
+        ..config()
+    });
+    let brief = Options {
+        ttl: Some(10),
+        ..Options::default()
+    };
+    cache.set(b"k", value("v"), brief).unwrap();
+    pause(15).await;
+    let mut ticket = miss(get(&cache, "k").await);
+    let served = cache.fail(&mut ticket, "down").unwrap();
+    assert!(served.stale && served.value == value("v"));
+    let again = hit(get(&cache, "k").await);
+    assert!(again.stale, "{again:?}");
+    pause(45).await;
+    // The first source's end still counts: there is a limit on how long it serves.
+    let mut ticket = miss(get(&cache, "k").await);
+    assert!(cache.fail(&mut ticket, "down").is_some());
+}
+
+#[tokio::test]
+async fn an_error_without_a_stale_value_goes_to_all_who_wait() {
+    let cache = cache(&config());
+    let mut ticket = miss(get(&cache, "k").await);
+    let other = cache.clone();
+    let waiter = tokio::task::spawn(async move { get(&other, "k").await });
+    tokio::task::yield_now().await;
+    assert_eq!(cache.fail(&mut ticket, "down"), None);
+    let error = waiter.await.unwrap().unwrap_err();
+    assert_eq!(error, CacheError::Source("down".to_owned()));
+    assert!(matches!(get(&cache, "k").await, Ok(Outcome::Miss(_))));
+}
+
+#[tokio::test]
+async fn while_one_brings_a_new_value_the_old_one_serves_the_others() {
+    for (ahead, after) in [(29_990, 0), (0, 30_000)] {
+        let cache = cache(&Config {
+            refresh_ahead: ahead,
+            revalidate: after,
+            ..config()
+        });
+        let ttl = if after == 0 { 30_000 } else { 10 };
+        let brief = Options {
+            ttl: Some(ttl),
+            ..Options::default()
+        };
+        cache.set(b"k", value("old"), brief).unwrap();
+        pause(15).await;
+        let mut ticket = miss(get(&cache, "k").await);
+        let other = hit(get(&cache, "k").await);
+        assert_eq!((other.value, other.stale), (value("old"), after > 0));
+        cache.fill(&mut ticket, value("new"), None).unwrap();
+        assert_eq!(hit(get(&cache, "k").await).value, value("new"));
+    }
+}
+
+#[tokio::test]
+async fn negative_values_for_ever_and_too_large_ones() {
+    let cache = cache(&config());
+    let mut ticket = miss(get(&cache, "none").await);
+    cache.fill(&mut ticket, None, None).unwrap();
+    let none = hit(get(&cache, "none").await);
+    assert!(none.value.is_none() && none.remaining.is_some_and(|left| left <= 5_000));
+
+    let mut ticket = miss(get(&cache, "ever").await);
+    cache.fill(&mut ticket, value("v"), Some(0)).unwrap();
+    assert_eq!(hit(get(&cache, "ever").await).remaining, None);
+
+    let big = Bytes::from(vec![0; 2 << 20]);
+    cache
+        .set(b"big", value("small"), Options::default())
+        .unwrap();
+    let refused = cache.set(b"big", Some(big), Options::default());
+    assert_eq!(refused.unwrap_err(), CacheError::TooLarge(1 << 20));
+    assert!(cache.peek(b"big", true).is_none(), "an older value stays");
+    for key in [&b""[..], &[b'x'; 65_536]] {
+        assert_eq!(cache.delete(key), Err(CacheError::InvalidKey));
+    }
+}
+
+#[tokio::test]
+async fn the_number_of_those_who_wait_is_bounded() {
+    let cache = cache(&Config {
+        waiters: 0,
+        ..config()
+    });
+    let _ticket = miss(get(&cache, "k").await);
+    assert_eq!(get(&cache, "k").await.unwrap_err(), CacheError::Busy);
+}
+
+#[test]
+fn no_reader_sees_an_older_value_after_the_writer_returned() {
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+    let cache = cache(&config());
+    let (written, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let number = |found: &Found| -> u64 {
+        let text = found.value.as_deref().unwrap();
+        std::str::from_utf8(text).unwrap().parse().unwrap()
+    };
+    cache.set(b"k", value("0"), Options::default()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                // What an instance does: keeps a copy, and asks whether it is fresh.
+                let mut copy: Option<(u64, super::Stamp)> = None;
+                while !over.load(Ordering::Relaxed) {
+                    let least = written.load(Ordering::SeqCst);
+                    let seen = match copy {
+                        Some((seen, stamp)) if cache.fresh(stamp) => seen,
+                        _ => {
+                            let found = cache.hit(b"k").unwrap();
+                            copy = Some((number(&found), found.stamp));
+                            number(&found)
+                        }
+                    };
+                    assert!(seen >= least, "{seen} after {least} was written");
+                }
+            });
+        }
+        for step in 1..=100_000_u64 {
+            let text = step.to_string();
+            cache.set(b"k", value(&text), Options::default()).unwrap();
+            written.store(step, Ordering::SeqCst);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+}

@@ -1,0 +1,108 @@
+//! The directives of `[cache.NAME]`.
+
+use super::{TIME, TIMEOUT};
+use crate::config::definition::{Directive, Kind, Table};
+
+pub(super) static CACHE: Table = Table {
+    title: "[cache.NAME]",
+    doc: "A cache by name: decoded values in each instance, bytes in the process, and levels behind.",
+    directives: &[
+        Directive::new("l1", Kind::Table(&L1), "Decoded values in each instance.").default("{}"),
+        Directive::new("l2", Kind::Table(&L2), "Bytes in the process's memory.").default("{}"),
+        Directive::later("disk", "Bytes on disk, which survive a restart."),
+        Directive::later("l3", "A Redis that several servers share."),
+        Directive::new(
+            "ttl",
+            TIME,
+            "How long a value lives, unless its source says so; \"0s\" is for ever.",
+        )
+        .default("\"30s\""),
+        Directive::new(
+            "negative_ttl",
+            TIME,
+            "How long it is remembered that there is no value; \"0s\" is for ever.",
+        )
+        .default("\"5s\""),
+        Directive::new(
+            "stale",
+            TIME,
+            "How long past its ttl a value may serve when its source fails.",
+        )
+        .default("\"0s\""),
+        Directive::new(
+            "retry",
+            TIMEOUT,
+            "How long a failed source is left alone while a stale value serves.",
+        )
+        .default("\"1s\""),
+        Directive::new(
+            "revalidate",
+            TIME,
+            "How long past its ttl a value serves all others while one caller brings a new one.",
+        )
+        .default("\"0s\""),
+        Directive::new(
+            "refresh_ahead",
+            TIME,
+            "How long before its end one caller brings a new value, while the old one serves all \
+             others.",
+        )
+        .default("\"0s\""),
+        Directive::new(
+            "jitter",
+            Kind::Integer { min: 0, max: 100 },
+            "By how many percent at most a ttl is cut at random, so that values that came together \
+             do not end together.",
+        )
+        .default("0"),
+        Directive::new(
+            "wait",
+            TIME,
+            "How long a caller waits for another that brings the value.",
+        )
+        .default("\"5s\""),
+        Directive::new(
+            "waiters",
+            Kind::Integer {
+                min: 0,
+                max: 10_000_000,
+            },
+            "How many callers wait at once; one more gets an error.",
+        )
+        .default("65536"),
+        Directive::new(
+            "lease",
+            TIMEOUT,
+            "How long one caller may take to bring a value before the next in line may.",
+        )
+        .default("\"30s\""),
+    ],
+};
+
+static L1: Table = Table {
+    title: "[cache.NAME] l1",
+    doc: "Decoded values in each instance.",
+    directives: &[Directive::new(
+        "items",
+        Kind::Integer {
+            min: 0,
+            max: 10_000_000,
+        },
+        "How many; 0 is none.",
+    )
+    .default("1000")],
+};
+
+static L2: Table = Table {
+    title: "[cache.NAME] l2",
+    doc: "Bytes in the process's memory.",
+    directives: &[Directive::new(
+        "size",
+        Kind::Size {
+            min: 8 << 10,
+            max: 1 << 40,
+        },
+        "Its memory; when it is full, what is seldom used goes.",
+    )
+    .default("\"64m\"")],
+};

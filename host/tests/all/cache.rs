@@ -1,0 +1,176 @@
+//! The tiered cache from a component in Rust: levels, one call of a source however many want its
+//! value, changes that all workers see, and what an expired value may still do.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::harness::Server;
+
+fn server(workers: u32, more: &str) -> Server {
+    let config = format!(
+        r#"
+[server]
+workers = {workers}
+[shared.calls]
+size = "64k"
+[cache.things]
+{more}
+[cache.other]
+[plugin.cache]
+component = "{{guests}}/cache.wasm"
+allow = {{ cache = ["things"], shared = ["calls"] }}
+limits = {{ instances = 1100, cpu = "5s" }}
+[[route]]
+path = "/*"
+content = "cache"
+"#
+    );
+    Server::start(&config, &[])
+}
+
+fn ask(server: &Server, path: &str) -> String {
+    let mut client = Client::connect(server.port());
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    client.response(false).unwrap().text()
+}
+
+/// Asks on one connection, so that it is the same worker.
+fn asks(server: &Server, paths: &[(&str, &str)]) {
+    let mut client = Client::connect(server.port());
+    for (path, expected) in paths {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert_eq!(client.response(false).unwrap().text(), *expected, "{path}");
+    }
+}
+
+#[test]
+fn levels_negative_values_and_changes() {
+    let server = server(1, "");
+    asks(
+        &server,
+        &[
+            ("/get", r#"Some("call 1") Some(Level::Callback) false"#),
+            ("/get", r#"Some("call 1") None false"#),
+            ("/peek", r#"Some("call 1") true"#),
+            ("/set?value=mine", "Ok(())"),
+            ("/get", r#"Some("mine") None false"#),
+            ("/delete", "Ok(())"),
+            ("/peek", "nothing"),
+            ("/get?source=none", "None Some(Level::Callback) false"),
+            ("/get", "None None false"),
+            (
+                "/renew?source=new",
+                r#"Some("new") Some(Level::Callback) false"#,
+            ),
+            ("/get", r#"Some("new") None false"#),
+            ("/purge", "Ok(())"),
+            (
+                "/get?source=b&store=no",
+                r#"Some("b") Some(Level::Callback) false"#,
+            ),
+            ("/peek", "nothing"),
+            (
+                "/get?source=c&own=0",
+                r#"Some("c") Some(Level::Callback) false"#,
+            ),
+            ("/get?key=e&source=error", r#"CacheError::Source("down")"#),
+            ("/parts", "false"),
+            (
+                "/other",
+                "Some(CacheError::Refused) Some(CacheError::UnknownCache)",
+            ),
+        ],
+    );
+    server.wait_log("allow.cache does not cover `other`", 0);
+}
+
+#[test]
+fn a_thousand_misses_ask_the_source_once_and_a_trap_hands_it_on() {
+    let server = server(2, "");
+    let ask = |path: &'static str| {
+        let mut client = Client::connect(server.port());
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client
+    };
+    let mut clients: Vec<_> = (0..1000).map(|_| ask("/get?slow=1500")).collect();
+    for client in &mut clients {
+        let text = client.response(false).unwrap().text();
+        assert!(text.starts_with(r#"Some("call 1")"#), "{text}");
+    }
+    let mut first = ask("/get?key=t&source=trap&slow=300");
+    thread::sleep(Duration::from_millis(100));
+    let mut second = ask("/get?key=t&source=taken");
+    assert_eq!(first.response(false).unwrap().status, 500);
+    let text = second.response(false).unwrap().text();
+    assert_eq!(text, r#"Some("taken") Some(Level::Callback) false"#);
+}
+
+#[test]
+fn stale_values_serve_when_the_source_fails() {
+    let server = server(1, "stale = \"1m\"\nretry = \"1m\"");
+    ask(&server, "/set?value=old&ttl=1");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while ask(&server, "/peek") != "nothing" {
+        assert!(Instant::now() < deadline, "it does not expire");
+    }
+    for expected in [
+        r#"Some("old") Some(Level::Memory) true"#,
+        r#"Some("old") Some(Level::Memory) true"#,
+    ] {
+        assert_eq!(ask(&server, "/get?source=error"), expected);
+    }
+    assert_eq!(ask(&server, "/counter?key=failures"), "1");
+    ask(&server, "/set?key=n&value=old&ttl=1&stale=0");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while ask(&server, "/peek?key=n") != "nothing" {
+        assert!(Instant::now() < deadline, "it does not expire");
+    }
+    let text = ask(&server, "/get?key=n&source=error&stale=0");
+    assert_eq!(text, r#"CacheError::Source("down")"#);
+}
+
+#[test]
+fn a_change_is_seen_by_every_worker_when_it_returns() {
+    let server = server(4, "");
+    let mut readers: Vec<_> = (0..16).map(|_| Client::connect(server.port())).collect();
+    for step in 0..200 {
+        let text = ask(&server, &format!("/set?value={step}"));
+        assert_eq!(text, "Ok(())");
+        for reader in &mut readers {
+            reader.send("GET /get HTTP/1.1\r\nHost: x\r\n\r\n");
+        }
+        for reader in &mut readers {
+            let text = reader.response(false).unwrap().text();
+            assert!(
+                text.starts_with(&format!("Some(\"{step}\")")),
+                "{step}: {text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn callers_keep_their_own_time_to_wait() {
+    let server = server(1, "wait = \"1m\"");
+    let mut slow = Client::connect(server.port());
+    slow.send("GET /get?slow=1000 HTTP/1.1\r\nHost: x\r\n\r\n");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while ask(&server, "/counter?key=misses") == "0" {
+        assert!(Instant::now() < deadline, "no flight begins");
+    }
+    assert_eq!(ask(&server, "/get?wait=20"), "CacheError::Timeout");
+    let text = slow.response(false).unwrap().text();
+    assert!(text.starts_with(r#"Some("call 1")"#), "{text}");
+}
+
+#[test]
+fn an_instance_looks_up_its_own_copy_quickly() {
+    let server = server(1, "");
+    let nanoseconds: u64 = ask(&server, "/speed").parse().unwrap();
+    // The figure is printed; the bound only catches a copy through the host.
+    println!("l1 hit: {nanoseconds} ns");
+    assert!(nanoseconds < 5_000, "{nanoseconds} ns");
+    let hits: u64 = ask(&server, "/counter?key=l1_hits").parse().unwrap();
+    assert!(hits >= 200_000, "{hits}");
+}

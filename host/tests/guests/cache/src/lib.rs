@@ -1,0 +1,116 @@
+//! The tiered cache from a component: the path says what is done, the query gives the key and more.
+
+use std::time::Duration;
+
+use phasor_plugin::cache::{self, Cache, CacheError, Fresh, Options};
+use phasor_plugin::{Answer, Request, shared_dict::Dict, timers};
+
+thread_local!(static CACHE: Result<Cache<String>, CacheError> = Cache::open("things"));
+
+fn argument<'u>(uri: &'u str, name: &str) -> Option<&'u str> {
+    let (_, query) = uri.split_once('?')?;
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find_map(|(own, value)| (own == name).then_some(value))
+}
+
+fn millis(uri: &str, name: &str) -> Option<Duration> {
+    let number = argument(uri, name)?.parse().ok()?;
+    Some(Duration::from_millis(number))
+}
+
+/// How often the source was asked, in the whole process.
+fn count_call() -> u64 {
+    let Ok(calls) = Dict::open("calls") else {
+        return 0;
+    };
+    calls.incr("n", 1.0, Some(0.0)).map_or(0, |n| n as u64)
+}
+
+fn source(uri: &str) -> Result<Fresh<String>, String> {
+    let call = count_call();
+    if let Some(time) = millis(uri, "slow") {
+        timers::sleep(time);
+    }
+    match argument(uri, "source") {
+        Some("error") => Err("down".to_owned()),
+        Some("trap") => panic!("the source panics"),
+        Some("none") => Ok(None.into()),
+        text => Ok(Fresh {
+            value: Some(text.map_or_else(|| format!("call {call}"), str::to_owned)),
+            ttl: millis(uri, "own"),
+            store: argument(uri, "store") != Some("no"),
+        }),
+    }
+}
+
+fn act(cache: &Cache<String>, uri: &str) -> String {
+    let key = argument(uri, "key").unwrap_or("k");
+    let options = Options {
+        ttl: millis(uri, "ttl"),
+        negative_ttl: millis(uri, "negative"),
+        stale: millis(uri, "stale"),
+        retry: millis(uri, "retry"),
+        wait: millis(uri, "wait"),
+    };
+    let path = uri.split('?').next().unwrap_or("");
+    match path {
+        "/get" | "/renew" => {
+            let found = match path {
+                "/get" => cache.get_with(key, options, || source(uri)),
+                _ => cache.renew_with(key, options, || source(uri)),
+            };
+            match found {
+                Ok(found) => format!("{:?} {:?} {}", found.value, found.level, found.stale),
+                Err(error) => format!("{error:?}"),
+            }
+        }
+        "/set" => format!(
+            "{:?}",
+            cache.set(key, argument(uri, "value").map(str::to_owned), options)
+        ),
+        "/delete" => format!("{:?}", cache.delete(key)),
+        "/purge" => format!("{:?}", cache.purge()),
+        "/peek" => match cache.peek(key, argument(uri, "stale").is_some()) {
+            Some((value, left)) => format!("{value:?} {}", left.is_none_or(|left| left > 0)),
+            None => "nothing".to_owned(),
+        },
+        "/parts" => format!("{}", cache::key(&["a", "bc"]) == cache::key(&["ab", "c"])),
+        "/speed" => speed(cache),
+        "/counter" => cache
+            .counters()
+            .iter()
+            .find(|(name, _)| name == key)
+            .map_or_else(|| "?".to_owned(), |(_, count)| count.to_string()),
+        "/other" => format!(
+            "{:?} {:?}",
+            Cache::<String>::open("other").err(),
+            Cache::<String>::open("none").err()
+        ),
+        _ => "what?".to_owned(),
+    }
+}
+
+/// Nanoseconds of a look-up in this instance.
+fn speed(cache: &Cache<String>) -> String {
+    const ROUNDS: u32 = 200_000;
+    let get = || cache.get("a product's key", || Ok(Some("v".to_owned())));
+    if get().is_err() {
+        return "error".to_owned();
+    }
+    let start = std::time::Instant::now();
+    for _ in 0..ROUNDS {
+        std::hint::black_box(get().is_ok());
+    }
+    (start.elapsed() / ROUNDS).as_nanos().to_string()
+}
+
+#[phasor_plugin::content]
+fn content(request: &Request) -> Answer {
+    let uri = request.uri();
+    CACHE.with(|cache| match cache {
+        Ok(cache) => Answer::text(act(cache, &uri)),
+        Err(error) => Answer::text(format!("{error:?}")),
+    })
+}

@@ -1,0 +1,399 @@
+//! The tiered cache (`[cache.NAME]`): decoded values in the instance, bytes in the process, and a
+//! source that is asked once however many want the value. Needs `allow.cache`.
+//!
+//! ```no_run
+//! use phasor_plugin::{Answer, cache::Cache};
+//!
+//! #[phasor_plugin::content]
+//! fn product() -> Answer {
+//!     let products: Cache<String> = match Cache::open("products") {
+//!         Ok(products) => products,
+//!         Err(error) => return Answer::text(format!("{error:?}")),
+//!     };
+//!     match products.get("42", || Ok(Some("a lamp".to_owned()))) {
+//!         Ok(Some(product)) => Answer::text(product.as_str()),
+//!         Ok(None) => Answer::text("no such product"),
+//!         Err(error) => Answer::text(format!("{error:?}")),
+//!     }
+//! }
+//! ```
+//!
+//! An open [`Cache`] keeps decoded values; hold it over requests (`thread_local!`) to profit by that.
+//! A kept value is given only while the host says that nothing has changed it, in any worker.
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
+
+use crate::bindings::phasor::plugin::cache as host;
+
+pub use host::{CacheError, Level};
+
+/// What a cache can hold: bytes there, a value here.
+pub trait Cached: Sized {
+    /// As bytes.
+    fn encode(&self) -> Vec<u8>;
+    /// From bytes; `None` when they are no such value: then the source is asked again.
+    fn decode(bytes: Vec<u8>) -> Option<Self>;
+}
+
+impl Cached for Vec<u8> {
+    fn encode(&self) -> Vec<u8> {
+        self.clone()
+    }
+
+    fn decode(bytes: Vec<u8>) -> Option<Self> {
+        Some(bytes)
+    }
+}
+
+impl Cached for String {
+    fn encode(&self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+
+    fn decode(bytes: Vec<u8>) -> Option<Self> {
+        Self::from_utf8(bytes).ok()
+    }
+}
+
+/// What a call wants otherwise than `[cache.NAME]` says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// How long a value lives; zero is for ever.
+    pub ttl: Option<Duration>,
+    /// How long it is remembered that there is none; zero is for ever.
+    pub negative_ttl: Option<Duration>,
+    /// How long past its time a value may still serve when its source fails.
+    pub stale: Option<Duration>,
+    /// How long the source of a stale value is left alone after it failed.
+    pub retry: Option<Duration>,
+    /// How long to wait for another's flight.
+    pub wait: Option<Duration>,
+}
+
+impl Options {
+    fn lower(&self) -> host::Options {
+        let least = |time: Option<Duration>| time.map(millis);
+        host::Options {
+            ttl: least(self.ttl),
+            negative_ttl: least(self.negative_ttl),
+            stale: least(self.stale),
+            retry: least(self.retry),
+            wait: least(self.wait),
+        }
+    }
+}
+
+/// Zero stays zero; what is shorter than a millisecond is one.
+fn millis(time: Duration) -> u64 {
+    let whole = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    whole.max(u64::from(!time.is_zero()))
+}
+
+/// What a source gave.
+#[derive(Debug)]
+pub struct Fresh<T> {
+    /// The value; none is remembered, too.
+    pub value: Option<T>,
+    /// Its own time to live; zero is for ever.
+    pub ttl: Option<Duration>,
+    /// Whether it is to be stored at all.
+    pub store: bool,
+}
+
+impl<T> From<Option<T>> for Fresh<T> {
+    fn from(value: Option<T>) -> Self {
+        Self {
+            value,
+            ttl: None,
+            store: true,
+        }
+    }
+}
+
+/// A value, and where it came from.
+#[derive(Debug)]
+pub struct Found<T> {
+    /// The value; none is an answer, too.
+    pub value: Option<Rc<T>>,
+    /// Where it was: `None` is this instance itself.
+    pub level: Option<Level>,
+    /// Past its time to live, and given because that is allowed now.
+    pub stale: bool,
+}
+
+/// Several parts as one key in which they cannot run into each other.
+#[must_use]
+pub fn key(parts: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut key = Vec::new();
+    for part in parts {
+        let part = part.as_ref();
+        key.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+struct Kept<T> {
+    hash: u32,
+    key: Box<[u8]>,
+    value: Option<Rc<T>>,
+    stamp: host::Stamp,
+    used: Cell<u32>,
+}
+
+/// Places for a key: small enough to be looked through.
+const WAYS: usize = 4;
+
+/// Decoded values: a table of small groups; in a full group the one used longest ago goes.
+struct Copies<T> {
+    groups: Vec<Vec<Kept<T>>>,
+    clock: Cell<u32>,
+}
+
+/// FNV-1a: short keys, no table.
+fn hash(key: &[u8]) -> u32 {
+    key.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+impl<T> Copies<T> {
+    fn new(items: u32) -> Self {
+        let groups = (items as usize).div_ceil(WAYS);
+        Self {
+            groups: (0..groups).map(|_| Vec::new()).collect(),
+            clock: Cell::new(0),
+        }
+    }
+
+    fn find(&self, key: &[u8]) -> Option<&Kept<T>> {
+        let hash = hash(key);
+        let group = self.groups.get(hash as usize % self.groups.len().max(1))?;
+        let kept = group
+            .iter()
+            .find(|kept| kept.hash == hash && *kept.key == *key)?;
+        let now = self.clock.get().wrapping_add(1);
+        self.clock.set(now);
+        kept.used.set(now);
+        Some(kept)
+    }
+
+    fn forget(&mut self, key: &[u8]) {
+        let count = self.groups.len().max(1);
+        if let Some(group) = self.groups.get_mut(hash(key) as usize % count) {
+            group.retain(|kept| *kept.key != *key);
+        }
+    }
+
+    fn keep(&mut self, key: &[u8], value: Option<Rc<T>>, stamp: host::Stamp) {
+        self.forget(key);
+        if stamp.until == 0 {
+            return;
+        }
+        let (hash, now) = (hash(key), self.clock.get());
+        let count = self.groups.len().max(1);
+        let Some(group) = self.groups.get_mut(hash as usize % count) else {
+            return;
+        };
+        if group.len() == WAYS {
+            let age = |kept: &Kept<T>| now.wrapping_sub(kept.used.get());
+            let oldest = (0..WAYS).max_by_key(|at| age(&group[*at]));
+            group.swap_remove(oldest.unwrap_or(0));
+        }
+        group.push(Kept {
+            hash,
+            key: key.into(),
+            value,
+            stamp,
+            used: Cell::new(now),
+        });
+    }
+}
+
+/// A cache of the configuration, with the values that this instance has decoded.
+pub struct Cache<T> {
+    id: u32,
+    copies: RefCell<Copies<T>>,
+}
+
+impl<T> core::fmt::Debug for Cache<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Cache").field("id", &self.id).finish()
+    }
+}
+
+impl<T: Cached> Cache<T> {
+    /// Opens a cache by name.
+    pub fn open(name: &str) -> Result<Self, CacheError> {
+        let opened = host::open(name)?;
+        Ok(Self {
+            id: opened.id,
+            copies: RefCell::new(Copies::new(opened.items)),
+        })
+    }
+
+    /// The value, or what `source` gives; one at a time asks the source of a key, all others wait for
+    /// what it gives.
+    pub fn get(
+        &self,
+        key: impl AsRef<[u8]>,
+        source: impl FnOnce() -> Result<Option<T>, String>,
+    ) -> Result<Option<Rc<T>>, CacheError> {
+        let fresh = || source().map(Fresh::from);
+        Ok(self.get_with(key, Options::default(), fresh)?.value)
+    }
+
+    /// [`get`](Self::get) with options, from a source that may say how long its value lives; tells
+    /// where the value was.
+    pub fn get_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: Options,
+        source: impl FnOnce() -> Result<Fresh<T>, String>,
+    ) -> Result<Found<T>, CacheError> {
+        let key = key.as_ref();
+        if let Some(value) = self.kept(key) {
+            return Ok(Found {
+                value,
+                level: None,
+                stale: false,
+            });
+        }
+        match host::get(self.id, key, options.lower())? {
+            host::Outcome::Hit(found) => match self.decoded(key, found) {
+                Some(found) => Ok(found),
+                None => self.renew_with(key, options, source),
+            },
+            host::Outcome::Miss(flight) => self.fly(key, &flight, source),
+        }
+    }
+
+    /// Asks the source although a value is there, and stores what it gives.
+    pub fn renew_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: Options,
+        source: impl FnOnce() -> Result<Fresh<T>, String>,
+    ) -> Result<Found<T>, CacheError> {
+        let key = key.as_ref();
+        match host::renew(self.id, key, options.lower())? {
+            host::Outcome::Hit(found) => self
+                .decoded(key, found)
+                .ok_or_else(|| CacheError::Source("what was stored is no such value".into())),
+            host::Outcome::Miss(flight) => self.fly(key, &flight, source),
+        }
+    }
+
+    fn kept(&self, key: &[u8]) -> Option<Option<Rc<T>>> {
+        let copies = self.copies.borrow();
+        let kept = copies.find(key)?;
+        let host::Stamp {
+            slot,
+            version,
+            until,
+        } = kept.stamp;
+        host::fresh(self.id, slot, version, until).then(|| kept.value.clone())
+    }
+
+    fn decoded(&self, key: &[u8], found: host::Found) -> Option<Found<T>> {
+        let value = match found.value {
+            Some(bytes) => Some(Rc::new(T::decode(bytes)?)),
+            None => None,
+        };
+        // What is stale is said to be so each time.
+        if !found.stale {
+            let mut copies = self.copies.borrow_mut();
+            copies.keep(key, value.clone(), found.stamp);
+        }
+        Some(Found {
+            value,
+            level: Some(found.level),
+            stale: found.stale,
+        })
+    }
+
+    fn fly(
+        &self,
+        key: &[u8],
+        flight: &host::Flight,
+        source: impl FnOnce() -> Result<Fresh<T>, String>,
+    ) -> Result<Found<T>, CacheError> {
+        let fresh = match source() {
+            Ok(fresh) => fresh,
+            Err(reason) => {
+                let old = flight.fail(&reason);
+                let old = old.and_then(|old| self.decoded(key, old));
+                return old.ok_or(CacheError::Source(reason));
+            }
+        };
+        let bytes = fresh.value.as_ref().map(Cached::encode);
+        let value = fresh.value.map(Rc::new);
+        let stamp = if fresh.store {
+            flight.fill(bytes.as_deref(), fresh.ttl.map(millis))
+        } else {
+            flight.pass(bytes.as_deref())?;
+            Err(CacheError::Lost)
+        };
+        // Not stored (too long, or changed meanwhile): the caller has its value even so.
+        match stamp {
+            Ok(stamp) => self.copies.borrow_mut().keep(key, value.clone(), stamp),
+            Err(_) => self.copies.borrow_mut().forget(key),
+        }
+        Ok(Found {
+            value,
+            level: Some(Level::Callback),
+            stale: false,
+        })
+    }
+
+    /// What the process's memory holds, and the time that is left (`None`: for ever; negative: over).
+    /// `stale` gives an expired value, too. Asks nobody.
+    pub fn peek(&self, key: impl AsRef<[u8]>, stale: bool) -> Option<(Option<T>, Option<i64>)> {
+        let found = host::peek(self.id, key.as_ref(), stale)?;
+        let value = match found.value {
+            Some(bytes) => Some(T::decode(bytes)?),
+            None => None,
+        };
+        Some((value, found.remaining))
+    }
+
+    /// Stores; every worker sees it when this returns.
+    pub fn set(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: Option<T>,
+        options: Options,
+    ) -> Result<(), CacheError> {
+        let key = key.as_ref();
+        let bytes = value.as_ref().map(Cached::encode);
+        self.copies.borrow_mut().forget(key);
+        let stamp = host::set(self.id, key, bytes.as_deref(), options.lower())?;
+        let mut copies = self.copies.borrow_mut();
+        copies.keep(key, value.map(Rc::new), stamp);
+        Ok(())
+    }
+
+    /// Takes a key away; every worker sees it when this returns.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<(), CacheError> {
+        self.copies.borrow_mut().forget(key.as_ref());
+        host::delete(self.id, key.as_ref())?;
+        Ok(())
+    }
+
+    /// Empties this cache, and no other; every worker sees it when this returns.
+    pub fn purge(&self) -> Result<(), CacheError> {
+        host::purge(self.id)?;
+        Ok(())
+    }
+
+    /// What was counted since the process started, by name.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        host::counters(self.id)
+    }
+}
