@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
@@ -49,6 +49,9 @@ impl std::fmt::Debug for Store {
     }
 }
 
+#[expect(clippy::disallowed_types, reason = "the map's own clock")]
+type Moment = std::time::Instant;
+
 /// Lets the map forget an entry when it is no good for anything any more.
 struct Keep;
 
@@ -67,7 +70,7 @@ impl moka::Expiry<Box<[u8]>, Arc<Entry>> for Keep {
         &self,
         _key: &Box<[u8]>,
         entry: &Arc<Entry>,
-        _now: Instant,
+        _now: Moment,
     ) -> Option<Duration> {
         Self::left(entry)
     }
@@ -76,7 +79,7 @@ impl moka::Expiry<Box<[u8]>, Arc<Entry>> for Keep {
         &self,
         _key: &Box<[u8]>,
         entry: &Arc<Entry>,
-        _now: Instant,
+        _now: Moment,
         _left: Option<Duration>,
     ) -> Option<Duration> {
         Self::left(entry)
@@ -92,11 +95,9 @@ pub(super) struct Place {
 
 impl Store {
     pub(super) fn new(size: u64) -> Self {
-        let values = moka::sync::Cache::builder()
+        let values = moka::sync::Cache::<Box<[u8]>, Arc<Entry>>::builder()
             .max_capacity(size)
-            .weigher(|key: &Box<[u8]>, entry: &Arc<Entry>| {
-                u32::try_from(entry.weight(key)).unwrap_or(u32::MAX)
-            })
+            .weigher(|key, entry| u32::try_from(entry.weight(key)).unwrap_or(u32::MAX))
             .expire_after(Keep)
             .build_with_hasher(RandomState::default());
         Self {

@@ -1,5 +1,10 @@
 //! What a cache does, without Wasm: levels, flights, changes, times.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "there is no worker here to spawn through"
+)]
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! The tiered cache from a component in Rust: levels, one call of a source however many want its
 //! value, changes that all workers see, and what an expired value may still do.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
@@ -98,12 +97,60 @@ fn a_thousand_misses_ask_the_source_once_and_a_trap_hands_it_on() {
         let text = client.response(false).unwrap().text();
         assert!(text.starts_with(r#"Some("call 1")"#), "{text}");
     }
-    let mut first = ask("/get?key=t&source=trap&slow=300");
-    thread::sleep(Duration::from_millis(100));
+    let mut first = ask("/get?key=t&source=trap&slow=500");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while self::ask(&server, "/counter?key=misses") == "1" {
+        assert!(Instant::now() < deadline, "no second flight begins");
+    }
     let mut second = ask("/get?key=t&source=taken");
     assert_eq!(first.response(false).unwrap().status, 500);
     let text = second.response(false).unwrap().text();
     assert_eq!(text, r#"Some("taken") Some(Level::Callback) false"#);
+}
+
+#[test]
+fn several_keys_at_once() {
+    let server = server(1, "");
+    asks(
+        &server,
+        &[
+            ("/set?key=b&value=mine", "Ok(())"),
+            (
+                "/bulk?key=a,b,bad,none,a",
+                r#"Some("<a>") Some("mine") CacheError::Source("down") None Some("<a>")"#,
+            ),
+            (
+                "/bulk?key=a,b,none,c",
+                r#"Some("<a>") Some("mine") None Some("<c>")"#,
+            ),
+            (
+                "/get?key=fresh",
+                r#"Some("call 3") Some(Level::Callback) false"#,
+            ),
+        ],
+    );
+}
+
+/// Two that bring what the other wants do not wait for each other.
+#[test]
+fn several_keys_in_opposite_orders() {
+    let server = server(2, "wait = \"1m\"");
+    let start = Instant::now();
+    let mut clients: Vec<_> = (0..40).map(|_| Client::connect(server.port())).collect();
+    for round in 0..20 {
+        for (place, client) in clients.iter_mut().enumerate() {
+            let keys = match place % 2 {
+                0 => format!("a{round},b{round}"),
+                _ => format!("b{round},a{round}"),
+            };
+            client.send(format!("GET /bulk?key={keys} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        }
+        for client in &mut clients {
+            let text = client.response(false).unwrap().text();
+            assert!(text.contains(&format!("<a{round}>")), "{text}");
+        }
+    }
+    assert!(start.elapsed() < Duration::from_secs(30), "they waited");
 }
 
 #[test]
@@ -168,8 +215,7 @@ fn callers_keep_their_own_time_to_wait() {
 fn an_instance_looks_up_its_own_copy_quickly() {
     let server = server(1, "");
     let nanoseconds: u64 = ask(&server, "/speed").parse().unwrap();
-    // The figure is printed; the bound only catches a copy through the host.
-    println!("l1 hit: {nanoseconds} ns");
+    // Far above the figure of a machine that is idle: it catches a way through the host.
     assert!(nanoseconds < 5_000, "{nanoseconds} ns");
     let hits: u64 = ask(&server, "/counter?key=l1_hits").parse().unwrap();
     assert!(hits >= 200_000, "{hits}");

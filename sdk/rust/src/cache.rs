@@ -29,6 +29,7 @@ use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
 use crate::bindings::phasor::plugin::cache as host;
+use crate::bindings::phasor::plugin::operation::wait_any;
 
 pub use host::{CacheError, Level};
 
@@ -349,6 +350,74 @@ impl<T: Cached> Cache<T> {
             level: Some(Level::Callback),
             stale: false,
         })
+    }
+
+    /// Several keys at once, in their order. `source` is called with the keys that this caller is to
+    /// bring, all together, and gives a result for each; no flight of this caller is open while it
+    /// waits for those of others, so two such calls do not wait for each other.
+    pub fn get_bulk<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        options: Options,
+        mut source: impl FnMut(&[&K]) -> Vec<Result<Fresh<T>, String>>,
+    ) -> Vec<Result<Found<T>, CacheError>> {
+        let mut results: Vec<Option<Result<Found<T>, CacheError>>> = Vec::new();
+        results.resize_with(keys.len(), || None);
+        let mut begun = Vec::new();
+        for (place, key) in keys.iter().enumerate() {
+            match self.kept(key.as_ref()) {
+                Some(value) => {
+                    results[place] = Some(Ok(Found {
+                        value,
+                        level: None,
+                        stale: false,
+                    }));
+                }
+                None => begun.push((
+                    place,
+                    host::begin_get(self.id, key.as_ref(), options.lower()),
+                )),
+            }
+        }
+        while !begun.is_empty() {
+            let (mut ready, later): (Vec<_>, Vec<_>) = begun
+                .into_iter()
+                .partition(|(_, operation)| operation.ready());
+            begun = later;
+            if ready.is_empty() {
+                let operations: Vec<_> = begun.iter().map(|(_, operation)| operation).collect();
+                let _ready = wait_any(&operations);
+                continue;
+            }
+            let mut flights = Vec::new();
+            for (place, operation) in ready.drain(..) {
+                match host::end_get(operation) {
+                    Ok(host::Outcome::Miss(flight)) => flights.push((place, flight)),
+                    Ok(host::Outcome::Hit(found)) => {
+                        let found = self.decoded(keys[place].as_ref(), found);
+                        let wrong =
+                            || CacheError::Source("what was stored is no such value".into());
+                        results[place] = Some(found.ok_or_else(wrong));
+                    }
+                    Err(error) => results[place] = Some(Err(error)),
+                }
+            }
+            if flights.is_empty() {
+                continue;
+            }
+            let missing: Vec<&K> = flights.iter().map(|(place, _)| &keys[*place]).collect();
+            let mut fresh = source(&missing).into_iter();
+            for (place, flight) in flights {
+                let none = || Err("the source gave too few results".into());
+                let one = fresh.next().unwrap_or_else(none);
+                results[place] = Some(self.fly(keys[place].as_ref(), &flight, || one));
+            }
+        }
+        let lost = || Err(CacheError::Lost);
+        results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(lost))
+            .collect()
     }
 
     /// What the process's memory holds, and the time that is left (`None`: for ever; negative: over).

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use phasor_plugin::cache::{self, Cache, CacheError, Fresh, Options};
-use phasor_plugin::{Answer, Request, shared_dict::Dict, timers};
+use phasor_plugin::{Answer, Request, shared_dict::Dict, time, timers};
 
 thread_local!(static CACHE: Result<Cache<String>, CacheError> = Cache::open("things"));
 
@@ -21,11 +21,11 @@ fn millis(uri: &str, name: &str) -> Option<Duration> {
 }
 
 /// How often the source was asked, in the whole process.
-fn count_call() -> u64 {
+fn count_call() -> f64 {
     let Ok(calls) = Dict::open("calls") else {
-        return 0;
+        return 0.0;
     };
-    calls.incr("n", 1.0, Some(0.0)).map_or(0, |n| n as u64)
+    calls.incr("n", 1.0, Some(0.0)).unwrap_or(0.0)
 }
 
 fn source(uri: &str) -> Result<Fresh<String>, String> {
@@ -35,7 +35,7 @@ fn source(uri: &str) -> Result<Fresh<String>, String> {
     }
     match argument(uri, "source") {
         Some("error") => Err("down".to_owned()),
-        Some("trap") => panic!("the source panics"),
+        Some("trap") => std::process::abort(),
         Some("none") => Ok(None.into()),
         text => Ok(Fresh {
             value: Some(text.map_or_else(|| format!("call {call}"), str::to_owned)),
@@ -76,6 +76,23 @@ fn act(cache: &Cache<String>, uri: &str) -> String {
             Some((value, left)) => format!("{value:?} {}", left.is_none_or(|left| left > 0)),
             None => "nothing".to_owned(),
         },
+        "/bulk" => {
+            let keys: Vec<&str> = key.split(',').collect();
+            let found = cache.get_bulk(&keys, options, |missing| {
+                count_call();
+                let one = |key: &&&str| match **key {
+                    "bad" => Err("down".to_owned()),
+                    "none" => Ok(None.into()),
+                    key => Ok(Some(format!("<{key}>")).into()),
+                };
+                missing.iter().map(one).collect()
+            });
+            let text = |found: Result<cache::Found<String>, CacheError>| match found {
+                Ok(found) => format!("{:?}", found.value),
+                Err(error) => format!("{error:?}"),
+            };
+            found.into_iter().map(text).collect::<Vec<_>>().join(" ")
+        }
         "/parts" => format!("{}", cache::key(&["a", "bc"]) == cache::key(&["ab", "c"])),
         "/speed" => speed(cache),
         "/counter" => cache
@@ -99,11 +116,13 @@ fn speed(cache: &Cache<String>) -> String {
     if get().is_err() {
         return "error".to_owned();
     }
-    let start = std::time::Instant::now();
+    let start = time::monotonic();
     for _ in 0..ROUNDS {
         std::hint::black_box(get().is_ok());
     }
-    (start.elapsed() / ROUNDS).as_nanos().to_string()
+    ((time::monotonic() - start) / ROUNDS)
+        .as_nanos()
+        .to_string()
 }
 
 #[phasor_plugin::content]
