@@ -21,6 +21,7 @@ mod list;
 mod registry;
 mod room;
 mod shard;
+mod swap;
 #[cfg(test)]
 mod tests;
 

@@ -156,6 +156,25 @@ impl wit::HostDict for HostState {
         })
     }
 
+    fn compare_and_swap(
+        &mut self,
+        dict: Handle,
+        key: Vec<u8>,
+        old: wit::Value,
+        new: wit::Value,
+        ttl: u64,
+        flags: u32,
+    ) -> Answer<bool> {
+        self.with_dict(&dict, |dict| {
+            dict.compare_and_swap(
+                &key,
+                (&from_guest(old), from_guest(new)),
+                (ttl, flags),
+                time_cache::now_ms(),
+            )
+        })
+    }
+
     fn delete(&mut self, dict: Handle, key: Vec<u8>) -> Answer<()> {
         self.with_dict(&dict, |dict| dict.delete(&key))
     }

@@ -10,7 +10,7 @@ use std::ffi::c_int;
 const MAX_KEY: usize = 65_535;
 
 /// OpenResty's text for an error.
-fn text(e: DictError) -> &'static [u8] {
+pub(crate) fn text(e: DictError) -> &'static [u8] {
     match e {
         DictError::UnknownDict => b"no such dict",
         DictError::Refused => b"not allowed",
@@ -33,7 +33,7 @@ struct Opened {
 }
 
 /// The dict in argument 1.
-unsafe fn dict(l: *mut State) -> &'static Dict {
+pub(crate) unsafe fn dict(l: *mut State) -> &'static Dict {
     // SAFETY: a userdata of this type holds a dict as long as Lua does.
     unsafe {
         let place: *mut Opened = ffi::lua_touserdata(l, 1).cast();
@@ -55,7 +55,7 @@ unsafe fn dict(l: *mut State) -> &'static Dict {
 }
 
 /// The key in argument 2, or why it is none.
-unsafe fn key<'a>(l: *mut State) -> Result<&'a [u8], &'static [u8]> {
+pub(crate) unsafe fn key<'a>(l: *mut State) -> Result<&'a [u8], &'static [u8]> {
     // SAFETY: a number is converted on the stack.
     unsafe {
         match ffi::lua_type(l, 2) {
@@ -88,7 +88,7 @@ unsafe fn push_value(l: *mut State, value: &Value) {
 }
 
 /// The value in argument `idx`; `None` for a type that a dict cannot hold.
-unsafe fn to_value(l: *mut State, idx: c_int) -> Option<Value> {
+pub(crate) unsafe fn to_value(l: *mut State, idx: c_int) -> Option<Value> {
     // SAFETY: called by Lua.
     unsafe {
         Some(match ffi::lua_type(l, idx) {
@@ -102,7 +102,7 @@ unsafe fn to_value(l: *mut State, idx: c_int) -> Option<Value> {
 }
 
 /// Seconds as Lua gives them, in milliseconds.
-unsafe fn ttl(l: *mut State, idx: c_int, what: &std::ffi::CStr) -> u64 {
+pub(crate) unsafe fn ttl(l: *mut State, idx: c_int, what: &std::ffi::CStr) -> u64 {
     // SAFETY: called by Lua.
     unsafe {
         let seconds = ffi::opt_number(l, idx, 0.0);
@@ -460,6 +460,7 @@ pub(crate) unsafe fn open(l: *mut State) {
                 (c"add", add),
                 (c"safe_add", safe_add),
                 (c"replace", replace),
+                (c"cas", crate::api_shared_swap::cas),
                 (c"delete", delete),
                 (c"incr", incr),
                 (c"lpush", lpush),

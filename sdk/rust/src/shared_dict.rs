@@ -215,6 +215,20 @@ impl Dict {
             .map(|(number, _)| number)
     }
 
+    /// Stores `new` if what is there equals `old`, in one step; [`Value::Nil`] stands for "nothing"
+    /// in both. False when something else is there.
+    pub fn compare_and_swap(
+        &self,
+        key: impl AsRef<[u8]>,
+        old: impl Into<Value>,
+        new: impl Into<Value>,
+        ttl: Option<Duration>,
+    ) -> Result<bool, DictError> {
+        let (old, new) = (old.into(), new.into());
+        self.0
+            .compare_and_swap(key.as_ref(), old.as_param(), new.as_param(), millis(ttl), 0)
+    }
+
     /// Takes an entry away.
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<(), DictError> {
         self.0.delete(key.as_ref())
