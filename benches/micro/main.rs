@@ -3,6 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start says so")]
 
+mod cache;
 mod plan;
 mod plugin;
 mod router;
@@ -16,6 +17,7 @@ criterion_group!(
     plugin::instances,
     router::look_up,
     plan::build,
-    plan::walk
+    plan::walk,
+    cache::look_up
 );
 criterion_main!(micro);

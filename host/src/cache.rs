@@ -114,14 +114,7 @@ impl Cache {
 
     fn found(&self, entry: &Entry, level: Level, mut stamp: Stamp, now: u64) -> Found {
         // A copy ends where somebody should bring a new value, so that the cache hears of it.
-        let due = entry.until.saturating_sub(self.config.refresh_ahead);
-        stamp.until = if entry.until == entry::FOR_EVER {
-            entry::FOR_EVER
-        } else if due > now {
-            due
-        } else {
-            0
-        };
+        stamp.until = if entry.due > now { entry.due } else { 0 };
         Found {
             value: entry.value.clone(),
             level,
@@ -146,7 +139,7 @@ impl Cache {
         let now = time_cache::now_ms();
         let stamp = self.store.stamp(self.store.place(key).slot);
         let entry = self.store.read(key)?;
-        if entry.until.saturating_sub(self.config.refresh_ahead) <= now {
+        if entry.due <= now {
             return None;
         }
         self.count_hit(&entry, now);
@@ -167,10 +160,9 @@ impl Cache {
         let mut board = self.store.board(place);
         let stamp = self.store.stamp(place.slot);
         let entry = self.store.read(key);
-        let due = self.config.refresh_ahead;
         if let Some(entry) = &entry
             && !force
-            && entry.until.saturating_sub(due) > now
+            && entry.due > now
         {
             self.count_hit(entry, now);
             return Ok(Boarding::Hit(self.found(entry, Level::Memory, stamp, now)));

@@ -18,11 +18,15 @@ impl Cache {
             Some(_) => options.ttl.unwrap_or(self.config.ttl),
             None => options.negative_ttl.unwrap_or(self.config.negative_ttl),
         });
-        let until = end_of(now, self.jittered(ttl));
+        let ttl = self.jittered(ttl);
+        let until = end_of(now, ttl);
+        // A value that lives shorter than that is still to serve for a while.
+        let ahead = self.config.refresh_ahead.min(ttl / 10 * 9);
         let stale = options.stale.unwrap_or(self.config.stale);
         Entry {
             value,
             until,
+            due: until.saturating_sub(ahead),
             ended: until,
             keep: until.saturating_add(stale.max(self.config.revalidate)),
             epoch: self.store.epoch(),
@@ -108,8 +112,10 @@ impl Cache {
                 if !self.may_serve(&old, options, now) {
                     return None;
                 }
+                let until = now.saturating_add(retry).min(old.keep);
                 let back = Arc::new(Entry {
-                    until: now.saturating_add(retry).min(old.keep),
+                    until,
+                    due: until,
                     ..Entry::clone(&old)
                 });
                 store.write(&key, back.clone());

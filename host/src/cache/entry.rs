@@ -13,6 +13,8 @@ pub struct Entry {
     pub value: Option<Bytes>,
     /// Until when it serves without a question.
     pub until: u64,
+    /// From when on somebody should bring a new one: `until`, or earlier.
+    pub due: u64,
     /// When its time to live was over: later than `until` never, earlier when it was brought back.
     pub ended: u64,
     /// Until when it is kept for the case that its source fails.

@@ -261,13 +261,17 @@ async fn while_one_brings_a_new_value_the_old_one_serves_the_others() {
             revalidate: after,
             ..config()
         });
-        let ttl = if after == 0 { 30_000 } else { 10 };
+        // A tenth of the ttl at least is not ahead: due after 30 ms, over after 300.
+        let ttl = if after == 0 { 300 } else { 10 };
         let brief = Options {
             ttl: Some(ttl),
             ..Options::default()
         };
         cache.set(b"k", value("old"), brief).unwrap();
-        pause(15).await;
+        if after == 0 {
+            assert_eq!(hit(get(&cache, "k").await).value, value("old"));
+        }
+        pause(40).await;
         let mut ticket = miss(get(&cache, "k").await);
         let other = hit(get(&cache, "k").await);
         assert_eq!((other.value, other.stale), (value("old"), after > 0));
@@ -298,6 +302,62 @@ async fn negative_values_for_ever_and_too_large_ones() {
     for key in [&b""[..], &[b'x'; 65_536]] {
         assert_eq!(cache.delete(key), Err(CacheError::InvalidKey));
     }
+}
+
+#[test]
+fn a_flood_of_negative_values_leaves_what_is_used() {
+    let cache = cache(&Config {
+        size: 64 << 10,
+        ..config()
+    });
+    let keys: Vec<_> = (0..50).map(|n| format!("product {n}")).collect();
+    for key in &keys {
+        cache
+            .set(key.as_bytes(), value("v"), Options::default())
+            .unwrap();
+    }
+    let live = || {
+        keys.iter()
+            .filter(|key| cache.hit(key.as_bytes()).is_some())
+            .count()
+    };
+    for step in 0..100 {
+        assert!(live() > 45, "{} of 50 after {step} floods", live());
+        for n in 0..200 {
+            let key = format!("no such thing {step} {n}");
+            cache.set(key.as_bytes(), None, Options::default()).unwrap();
+        }
+    }
+    assert!(count(&cache, "l2_bytes") <= 64 << 10);
+}
+
+#[tokio::test]
+async fn a_ttl_is_cut_at_random_and_never_to_for_ever() {
+    let cache = cache(&Config {
+        jitter: 50,
+        ..config()
+    });
+    let mut ends = std::collections::HashSet::new();
+    for n in 0..100 {
+        let key = format!("{n}");
+        cache
+            .set(key.as_bytes(), value("v"), Options::default())
+            .unwrap();
+        let left = cache
+            .peek(key.as_bytes(), false)
+            .unwrap()
+            .remaining
+            .unwrap();
+        assert!((14_000..=30_001).contains(&left), "{left}");
+        ends.insert(left);
+        let brief = Options {
+            ttl: Some(1),
+            ..Options::default()
+        };
+        let stamp = cache.set(b"brief", value("v"), brief).unwrap();
+        assert_ne!(stamp.until, u64::MAX);
+    }
+    assert!(ends.len() > 50, "{} ends", ends.len());
 }
 
 #[tokio::test]

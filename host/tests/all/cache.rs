@@ -198,6 +198,27 @@ fn a_change_is_seen_by_every_worker_when_it_returns() {
 }
 
 #[test]
+fn a_reload_keeps_the_values() {
+    let server = server(1, "");
+    assert_eq!(ask(&server, "/set?value=kept"), "Ok(())");
+    server.reload();
+    let text = ask(&server, "/get");
+    assert_eq!(text, r#"Some("kept") Some(Level::Memory) false"#);
+}
+
+#[test]
+fn a_value_over_the_capacity_is_used_and_not_stored() {
+    let server = server(1, "l2 = { size = \"8k\" }");
+    let long = "x".repeat(9000);
+    let text = ask(&server, &format!("/get?source={long}"));
+    assert!(text.contains("Level::Callback"), "{text}");
+    assert_eq!(ask(&server, "/peek"), "nothing");
+    let text = ask(&server, &format!("/set?value={long}"));
+    assert_eq!(text, "Err(CacheError::TooLarge(8192))");
+    assert_eq!(ask(&server, "/counter?key=too_large"), "2");
+}
+
+#[test]
 fn callers_keep_their_own_time_to_wait() {
     let server = server(1, "wait = \"1m\"");
     let mut slow = Client::connect(server.port());

@@ -134,6 +134,19 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[cache.things]\nttl='soon'\njitter=101\nl1={items=-1}\nl2={size='1k'}\nlease='0ms'\nl3={redis='main'}\n[plugin.a]\ncomponent='bundled:lua'\nallow={cache=['thing','stuff']}\n",
+        &[
+            "2:5: `soon` is not a time",
+            "3:8: 101 is out of range",
+            "4:11: -1 is out of range",
+            "5:10: \"1k\" is too small: the least is \"8k\"",
+            "6:7: \"0ms\" is too short",
+            "7:1: `l3` is not offered by this version",
+            "10:15: there is no cache `thing`: did you mean `things`?",
+            "10:23: there is no cache `stuff`: add [cache.stuff]",
+        ],
+    ),
+    (
         "[shared.hits]\nsize='1m'\n[plugin.a]\n[plugin.b]\ncomponent='b.wasm'\nallow={shared=['hit'],files=['data','none:ro'],connect=['x'],redis=['man: GET a','a: b*c: d']}\nlimits={cpu='0ms'}\nconfig={x='${NOPE}'}\n",
         &[
             "3:9: [plugin.a] needs the key `component`",
