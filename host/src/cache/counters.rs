@@ -31,6 +31,7 @@ counters! {
     Sets "sets",
     Deletes "deletes",
     Purges "purges",
+    Evictions "evictions",
 }
 
 const COPIES: usize = 16;

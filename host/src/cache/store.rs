@@ -14,7 +14,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::counters::Counters;
+use super::counters::{Counter, Counters};
 use super::entry::{Entry, FOR_EVER, Stamp};
 use super::flight::Flying;
 use crate::time_cache;
@@ -37,7 +37,7 @@ pub(super) struct Store {
     flights: AtomicU64,
     /// Callers that wait now.
     pub(super) waiting: AtomicUsize,
-    pub(super) counters: Counters,
+    pub(super) counters: Arc<Counters>,
     pub(super) size: u64,
 }
 
@@ -95,9 +95,16 @@ pub(super) struct Place {
 
 impl Store {
     pub(super) fn new(size: u64) -> Self {
+        let counters = Arc::new(Counters::default());
+        let evicted = counters.clone();
         let values = moka::sync::Cache::<Box<[u8]>, Arc<Entry>>::builder()
             .max_capacity(size)
             .weigher(|key, entry| u32::try_from(entry.weight(key)).unwrap_or(u32::MAX))
+            .eviction_listener(move |_, _, cause| {
+                if cause == moka::notification::RemovalCause::Size {
+                    evicted.count(Counter::Evictions);
+                }
+            })
             .expire_after(Keep)
             .build_with_hasher(RandomState::default());
         Self {
@@ -108,7 +115,7 @@ impl Store {
             boards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             flights: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
-            counters: Counters::default(),
+            counters,
             size,
         }
     }

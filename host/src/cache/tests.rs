@@ -329,6 +329,7 @@ fn a_flood_of_negative_values_leaves_what_is_used() {
         }
     }
     assert!(count(&cache, "l2_bytes") <= 64 << 10);
+    assert!(count(&cache, "evictions") > 10_000);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@
 //!         Err(error) => return Answer::text(format!("{error:?}")),
 //!     };
 //!     match products.get("42", || Ok(Some("a lamp".to_owned()))) {
-//!         Ok(Some(product)) => Answer::text(product.as_str()),
+//!         Ok(Some(product)) => Answer::text((*product).clone()),
 //!         Ok(None) => Answer::text("no such product"),
 //!         Err(error) => Answer::text(format!("{error:?}")),
 //!     }
