@@ -24,6 +24,7 @@ mod shard;
 mod swap;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -67,6 +68,8 @@ pub enum DictError {
     KeyTooLong,
     /// `add` or `replace` with nil, or a list element that is neither bytes nor a number.
     BadValue,
+    /// As many wait at the dict as may.
+    Busy,
 }
 
 impl std::fmt::Display for DictError {
@@ -81,6 +84,7 @@ impl std::fmt::Display for DictError {
             Self::EmptyKey => "empty key",
             Self::KeyTooLong => "key too long",
             Self::BadValue => "bad value type",
+            Self::Busy => "too many waits",
         })
     }
 }
@@ -201,6 +205,7 @@ pub struct SharedDict {
     no_memory: AtomicU64,
     lanes: Box<[Lane]>,
     hasher: RandomState,
+    waiters: wait::Waiters,
 }
 
 impl SharedDict {
@@ -225,6 +230,7 @@ impl SharedDict {
             no_memory: AtomicU64::new(0),
             lanes: std::iter::repeat_with(lane).take(count).collect(),
             hasher: RandomState::default(),
+            waiters: wait::Waiters::default(),
         }
     }
 
@@ -306,6 +312,7 @@ impl SharedDict {
                 held.shard.set_expiry(index, expiry(ttl, now));
                 drop(held);
                 drop(old);
+                self.waiters.changed(key);
                 return Ok(forcible);
             }
             drop(held);
@@ -334,6 +341,8 @@ impl SharedDict {
                 *number += by;
                 let sum = *number;
                 held.shard.touch(index, now);
+                drop(held);
+                self.waiters.changed(key);
                 return Ok((sum, false));
             }
             drop(held);
@@ -364,6 +373,7 @@ impl SharedDict {
         let old = found.map(|index| held.shard.remove(index));
         drop(held);
         self.release(old.as_ref().map_or(0, shard::Entry::cost));
+        self.waiters.changed(key);
         Ok(())
     }
 
@@ -387,6 +397,8 @@ impl SharedDict {
             .find_live(hash, key, now)
             .ok_or(DictError::NotFound)?;
         held.shard.set_expiry(index, expiry(ttl, now));
+        drop(held);
+        self.waiters.changed(key);
         Ok(())
     }
 
@@ -395,6 +407,7 @@ impl SharedDict {
         for lane in &self.lanes {
             lane.lock().shard.flush();
         }
+        self.waiters.all_changed();
     }
 
     /// Frees at most `max` expired entries (0: all), and says how many.

@@ -77,6 +77,8 @@ pub enum Outcome {
     Cache(super::cache::CacheOutcome),
     /// Of `redis`.
     Redis(super::redis::RedisOutcome),
+    /// Of `shared-dict`: whether the value changed in time.
+    Changed(Result<bool, crate::shared_dict::DictError>),
     /// The stream, or why there is none.
     Connected(Result<Stream, SocketError>),
     /// What came.

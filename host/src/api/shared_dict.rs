@@ -1,12 +1,14 @@
 //! `shared-dict`: the process's shared dicts, within what `allow.shared` names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use wasmtime::component::Resource;
 
 use super::bindings::phasor::plugin::shared_dict as wit;
-use super::{HostState, enter};
+use super::operation::{Outcome, Task, Work, wrong_kind};
+use super::{HostState, Operation, enter};
 use crate::observe::error_log::Level;
 use crate::shared_dict::{DictError, Mode, SharedDict, Side, Store, Value};
 use crate::time_cache;
@@ -26,6 +28,7 @@ fn error(error: DictError) -> wit::DictError {
         DictError::EmptyKey | DictError::KeyTooLong | DictError::BadValue => {
             wit::DictError::Invalid
         }
+        DictError::Busy => wit::DictError::Busy,
     }
 }
 
@@ -82,7 +85,60 @@ impl HostState {
     }
 }
 
-impl wit::Host for HostState {}
+impl HostState {
+    fn dict_wait(
+        &self,
+        handle: &Handle,
+        key: Vec<u8>,
+        seen: wit::Value,
+        timeout: u64,
+    ) -> wasmtime::Result<Task> {
+        let dict = Arc::clone(&self.table.get(handle)?.0);
+        let seen = from_guest(seen);
+        let timeout = Duration::from_millis(timeout);
+        Ok(Box::pin(async move {
+            Outcome::Changed(dict.changed(&key, &seen, timeout).await)
+        }))
+    }
+}
+
+fn changed(outcome: Outcome, function: &str) -> Answer<bool> {
+    match outcome {
+        Outcome::Changed(changed) => Ok(changed.map_err(error)),
+        _ => Err(wrong_kind(function)),
+    }
+}
+
+impl wit::Host for HostState {
+    async fn wait(
+        &mut self,
+        dict: Handle,
+        key: Vec<u8>,
+        seen: wit::Value,
+        timeout: u64,
+    ) -> Answer<bool> {
+        enter!(self, "shared-dict.wait");
+        let task = self.dict_wait(&dict, key, seen, timeout)?;
+        changed(task.await, "shared-dict.wait")
+    }
+
+    fn begin_wait(
+        &mut self,
+        dict: Handle,
+        key: Vec<u8>,
+        seen: wit::Value,
+        timeout: u64,
+    ) -> wasmtime::Result<Resource<Operation>> {
+        enter!(self, "shared-dict.begin-wait");
+        let task = self.dict_wait(&dict, key, seen, timeout)?;
+        self.begin(Work::Task(task))
+    }
+
+    async fn end_wait(&mut self, op: Resource<Operation>) -> Answer<bool> {
+        enter!(self, "shared-dict.end-wait");
+        changed(self.finish(op).await?, "shared-dict.end-wait")
+    }
+}
 
 impl wit::HostDict for HostState {
     fn open(&mut self, name: String) -> Answer<Handle> {
@@ -173,6 +229,10 @@ impl wit::HostDict for HostState {
                 time_cache::now_ms(),
             )
         })
+    }
+
+    fn wake(&mut self, dict: Handle, key: Vec<u8>) -> wasmtime::Result<bool> {
+        Ok(self.dict(&dict)?.wake(&key))
     }
 
     fn delete(&mut self, dict: Handle, key: Vec<u8>) -> Answer<()> {

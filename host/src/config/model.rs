@@ -271,6 +271,8 @@ pub struct SharedDict {
     pub name: String,
     /// Its bytes.
     pub size: usize,
+    /// How many may wait at it.
+    pub waiters: usize,
 }
 
 /// `[[route]]`.

@@ -128,9 +128,15 @@ impl Resolver<'_, '_> {
                 .and_then(|fields| fields.size("size"))
                 .unwrap_or(0);
             let size = usize::try_from(size).unwrap_or(usize::MAX);
+            let waiters = entry
+                .node
+                .table()
+                .and_then(|fields| fields.integer("waiters"))
+                .unwrap_or(0);
             dicts.push(SharedDict {
                 name: entry.name.clone(),
                 size,
+                waiters: usize::try_from(waiters).unwrap_or(0),
             });
         }
         dicts

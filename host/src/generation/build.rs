@@ -74,7 +74,8 @@ impl Builder {
     /// All that is wrong with components, plans and `init` handlers.
     pub async fn build(&mut self, config: Config) -> Result<Arc<Generation>, BuildError> {
         for dict in &config.shared_dicts {
-            self.dicts.open(&dict.name, dict.size);
+            let opened = self.dicts.open(&dict.name, dict.size);
+            opened.limit_waiters(dict.waiters);
         }
         let parts = self.load_all(&config)?;
         let phases: Vec<PhaseSet> = parts.iter().map(|part| part.loaded.phases).collect();

@@ -56,6 +56,7 @@ impl SharedDict {
             held.shard.touch(index, now);
             drop(held);
             drop(old);
+            self.waiters.changed(key);
             return Ok(u32::try_from(length).unwrap_or(u32::MAX));
         }
         Err(self.refuse())

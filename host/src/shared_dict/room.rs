@@ -112,6 +112,9 @@ impl SharedDict {
             gone.push(entry);
         }
         drop(held);
+        for entry in &gone {
+            self.waiters.changed(&entry.key);
+        }
         Evicted {
             live,
             none: gone.is_empty() && !self.has_room(need),

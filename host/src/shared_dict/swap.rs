@@ -33,6 +33,7 @@ impl SharedDict {
                 let gone = live.map(|index| held.shard.remove(index));
                 drop(held);
                 self.release(gone.as_ref().map_or(0, super::shard::Entry::cost));
+                self.waiters.changed(key);
                 return Ok(true);
             }
             let former = found.map_or(0, |index| held.shard.entry(index).cost());
@@ -42,6 +43,7 @@ impl SharedDict {
                 held.shard.set_expiry(index, expiry(ttl, now));
                 drop(held);
                 drop(gone);
+                self.waiters.changed(key);
                 return Ok(true);
             }
             drop(held);

@@ -21,6 +21,7 @@ pub(crate) fn text(e: DictError) -> &'static [u8] {
         DictError::IsAList => b"value is a list",
         DictError::NotAList => b"value not a list",
         DictError::Invalid => b"bad value type",
+        DictError::Busy => b"too many waits",
     }
 }
 
@@ -461,6 +462,8 @@ pub(crate) unsafe fn open(l: *mut State) {
                 (c"safe_add", safe_add),
                 (c"replace", replace),
                 (c"cas", crate::api_shared_swap::cas),
+                (c"wait", crate::api_shared_swap::wait_for),
+                (c"wake", crate::api_shared_swap::wake),
                 (c"delete", delete),
                 (c"incr", incr),
                 (c"lpush", lpush),

@@ -1,9 +1,15 @@
-//! `ngx.shared.DICT:cas`, which OpenResty does not have: a read, a decision and a write in one step.
+//! `ngx.shared.DICT:cas`, `wait` and `wake`, which OpenResty does not have: a read, a decision and a
+//! write in one step, and waiting for a change.
 #![expect(unsafe_code, reason = "C functions for Lua")]
 
+use crate::api;
+use crate::api_body::push_operation;
 use crate::api_shared::{dict, key, text, to_value, ttl};
-use crate::bindings::phasor::plugin::shared_dict::DictError;
+use crate::bindings::phasor::plugin::shared_dict::{self, DictError};
 use crate::ffi::{self, State};
+use crate::phase;
+use crate::vm::vm;
+use crate::wait;
 use std::ffi::c_int;
 
 /// `cas(key, old, new, exptime, flags)`: true, or false when something else is there.
@@ -27,6 +33,65 @@ pub(crate) unsafe extern "C-unwind" fn cas(l: *mut State) -> c_int {
                 1
             }
             Err(e) => ffi::nil_error(l, text(e)),
+        }
+    }
+}
+
+/// `wait(key, seen, timeout)`: true when the value is another one, `nil, "timeout"`.
+pub(crate) unsafe extern "C-unwind" fn wait_for(l: *mut State) -> c_int {
+    // SAFETY: called by Lua; the value is gone and the operation lies in a userdata when Lua waits.
+    unsafe {
+        api::check_phase(l, phase::WAIT);
+        let dict = dict(l);
+        let timeout = ttl(l, 4, c"bad \"timeout\" argument");
+        let key = match key(l) {
+            Ok(key) => key,
+            Err(e) => return ffi::nil_error(l, e),
+        };
+        let operation = match to_value(l, 3) {
+            Some(seen) => shared_dict::begin_wait(dict, key, &seen, timeout),
+            None => return ffi::nil_error(l, text(DictError::Invalid)),
+        };
+        ffi::lua_settop(l, 0);
+        let place = push_operation(l, operation);
+        match &*place {
+            Some(operation) => wait::operation(l, operation, 0, waited),
+            None => 0,
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn waited(l: *mut State) -> c_int {
+    // SAFETY: called by Lua as the continuation of `wait_for`; the userdata lies at index 1.
+    unsafe {
+        let place: *mut Option<crate::bindings::phasor::plugin::operation::Operation> =
+            ffi::lua_touserdata(l, 1).cast();
+        vm().select();
+        let Some(operation) = (*place).take() else {
+            return 0;
+        };
+        match shared_dict::end_wait(operation) {
+            Ok(true) => {
+                ffi::lua_pushboolean(l, 1);
+                1
+            }
+            Ok(false) => ffi::nil_error(l, b"timeout"),
+            Err(e) => ffi::nil_error(l, text(e)),
+        }
+    }
+}
+
+/// `wake(key)`: whether somebody waited.
+pub(crate) unsafe extern "C-unwind" fn wake(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let dict = dict(l);
+        match key(l) {
+            Ok(key) => {
+                ffi::lua_pushboolean(l, c_int::from(dict.wake(key)));
+                1
+            }
+            Err(e) => ffi::nil_error(l, e),
         }
     }
 }

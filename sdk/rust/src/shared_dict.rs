@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::bindings::phasor::plugin::shared_dict as host;
+use crate::task::Pending;
 
 pub use host::{DictError, Mode, Side};
 
@@ -227,6 +228,25 @@ impl Dict {
         let (old, new) = (old.into(), new.into());
         self.0
             .compare_and_swap(key.as_ref(), old.as_param(), new.as_param(), millis(ttl), 0)
+    }
+
+    /// Waits until what is under a key is another value than `seen`, expiry included, or until
+    /// [`Dict::wake`] chooses this waiter; false when the time is over before. It may end early.
+    pub fn wait(
+        &self,
+        key: impl AsRef<[u8]>,
+        seen: impl Into<Value>,
+        timeout: Duration,
+    ) -> Pending<Result<bool, DictError>> {
+        let (seen, timeout) = (seen.into(), millis(Some(timeout)));
+        let operation = host::begin_wait(&self.0, key.as_ref(), seen.as_param(), timeout);
+        Pending::new(operation, host::end_wait)
+    }
+
+    /// Wakes the one that waits for a key longest; false when nobody does.
+    #[must_use]
+    pub fn wake(&self, key: impl AsRef<[u8]>) -> bool {
+        self.0.wake(key.as_ref())
     }
 
     /// Takes an entry away.

@@ -6,16 +6,27 @@ use crate::config::definition::{Directive, Kind, Table};
 pub(super) static SHARED: Table = Table {
     title: "[shared.NAME]",
     doc: "A shared dict: memory that all workers share, `ngx.shared.NAME`.",
-    directives: &[Directive::new(
-        "size",
-        // Below this a dict has no room for one entry of each size class.
-        Kind::Size {
-            min: 8 << 10,
-            max: 1 << 40,
-        },
-        "Its memory; when it is full, what was used longest ago goes.",
-    )
-    .required()],
+    directives: &[
+        Directive::new(
+            "size",
+            // Below this a dict has no room for one entry of each size class.
+            Kind::Size {
+                min: 8 << 10,
+                max: 1 << 40,
+            },
+            "Its memory; when it is full, what was used longest ago goes.",
+        )
+        .required(),
+        Directive::new(
+            "waiters",
+            Kind::Integer {
+                min: 0,
+                max: 1_000_000,
+            },
+            "How many may wait for changes at once, locks included; one more is refused.",
+        )
+        .default("10000"),
+    ],
 };
 
 pub(super) static PLUGIN: Table = Table {

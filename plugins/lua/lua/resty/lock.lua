@@ -1,7 +1,9 @@
 -- resty.lock: a lock in a shared dict. Each holder's entry is a token of its own, compared and taken
--- away in one step: whoever outlived its exptime cannot release the next holder's lock.
+-- away in one step: whoever outlived its exptime cannot release the next holder's lock. Who has to
+-- wait is woken by the release, or by the end of the holder's lease: `step`, `ratio` and `max_step`
+-- are taken, and nothing is polled.
 local shared = ngx.shared
-local sleep, random, worker_id, pid = ngx.sleep, math.random, ngx.worker.id, ngx.worker.pid
+local now, update_time, random, worker_id, pid = ngx.now, ngx.update_time, math.random, ngx.worker.id, ngx.worker.pid
 local min, setmetatable, tostring, type = math.min, setmetatable, tostring, type
 
 local Lock = { _VERSION = "0.09" }
@@ -12,6 +14,15 @@ local taken = 0
 local function new_token()
     taken = taken + 1
     return pid() .. ":" .. (worker_id() or -1) .. ":" .. taken .. ":" .. random(0, 2147483647)
+end
+
+local function clock()
+    update_time()
+    return now()
+end
+
+local function elapsed(start)
+    return start and clock() - start or 0
 end
 
 function Lock.new(_, name, options)
@@ -40,24 +51,28 @@ function Lock:lock(key)
     end
     key = tostring(key)
     local dict, exptime, token = self.dict, self.exptime, new_token()
-    local left, step, elapsed = self.timeout, self.step, 0
+    local start
     while true do
         local ok, err = dict:add(key, token, exptime)
         if ok then
             self.key, self.token = key, token
-            return elapsed
+            return elapsed(start)
         end
         if err ~= "exists" then
             return nil, err
         end
-        if left <= 0 then
+        start = start or clock()
+        local left = self.timeout - elapsed(start)
+        if left < 0.001 then
             return nil, "timeout"
         end
-        step = min(step, left)
-        sleep(step)
-        elapsed = elapsed + step
-        left = left - step
-        step = min(step * self.ratio, self.max_step)
+        local holder = dict:get(key)
+        if holder then
+            local _, wrong = dict:wait(key, holder, left)
+            if wrong and wrong ~= "timeout" then
+                return nil, wrong
+            end
+        end
     end
 end
 
