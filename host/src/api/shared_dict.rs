@@ -102,9 +102,9 @@ impl HostState {
     }
 }
 
-fn changed(outcome: Outcome, function: &str) -> Answer<bool> {
+fn changed(outcome: &Outcome, function: &str) -> Answer<bool> {
     match outcome {
-        Outcome::Changed(changed) => Ok(changed.map_err(error)),
+        Outcome::Changed(changed) => Ok((*changed).map_err(error)),
         _ => Err(wrong_kind(function)),
     }
 }
@@ -119,7 +119,7 @@ impl wit::Host for HostState {
     ) -> Answer<bool> {
         enter!(self, "shared-dict.wait");
         let task = self.dict_wait(&dict, key, seen, timeout)?;
-        changed(task.await, "shared-dict.wait")
+        changed(&task.await, "shared-dict.wait")
     }
 
     fn begin_wait(
@@ -136,7 +136,7 @@ impl wit::Host for HostState {
 
     async fn end_wait(&mut self, op: Resource<Operation>) -> Answer<bool> {
         enter!(self, "shared-dict.end-wait");
-        changed(self.finish(op).await?, "shared-dict.end-wait")
+        changed(&self.finish(op).await?, "shared-dict.end-wait")
     }
 }
 
