@@ -113,6 +113,12 @@ impl Fields {
         }
     }
 
+    /// A number of things.
+    #[must_use]
+    pub fn count(&self, name: &str) -> Option<usize> {
+        usize::try_from(self.integer(name)?).ok()
+    }
+
     /// Bytes.
     #[must_use]
     pub fn size(&self, name: &str) -> Option<u64> {

@@ -101,6 +101,17 @@ impl Resolver<'_, '_> {
         self.root.join(path)
     }
 
+    /// The file that a key names; it has to exist.
+    fn file(&mut self, fields: &Fields, key: &str) -> Option<PathBuf> {
+        let (path, span) = fields.text(key)?;
+        let full = self.path(path);
+        if !full.is_file() {
+            let message = format!("`{path}`: no such file (looked at {})", full.display());
+            self.error(span, message);
+        }
+        Some(full)
+    }
+
     /// A folder that has to exist.
     fn folder(&mut self, path: &str, span: &Range<usize>) -> PathBuf {
         let full = self.path(path);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Version};
+use percent_encoding::{AsciiSet, CONTROLS};
 
 /// A request's head.
 #[derive(Debug)]
@@ -108,20 +109,25 @@ impl Request {
     }
 }
 
-/// Percent-encodes what a URI may not hold and leaves the rest alone.
+/// What may not stand as it is in a path that is sent (nginx: `ngx_escape_uri`).
+pub const PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// Percent-encodes what a URI may not hold and leaves the rest alone: it may be encoded already.
 fn escape(target: &str) -> String {
-    const UNSAFE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
-        .add(b' ')
-        .add(b'"')
-        .add(b'<')
-        .add(b'>')
-        .add(b'#')
-        .add(b'`')
-        .add(b'{')
-        .add(b'}')
-        .add(b'\\')
-        .add(b'^')
-        .add(b'|');
+    const UNSAFE: &AsciiSet = &PATH.remove(b'%').remove(b'?');
     percent_encoding::utf8_percent_encode(target, UNSAFE).to_string()
 }
 

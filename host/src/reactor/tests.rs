@@ -18,6 +18,15 @@ fn exchange_for(uri: &str) -> exchange::ExchangeId {
     exchange::begin(request, RequestBody::new(None), Some(connection))
 }
 
+/// Has a reactor run the first segment.
+fn begin(reactor: super::ReactorId, job: exchange::ExchangeId) {
+    let call = Call {
+        segment: 0,
+        from: 0,
+    };
+    run(reactor, job, call, false);
+}
+
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
@@ -57,15 +66,7 @@ fn the_example_of_the_document_holds() {
 #[test]
 fn a_broken_batch_is_an_error_and_never_a_panic() {
     let (reactor, job) = (create(), exchange_for("/"));
-    run(
-        reactor,
-        job,
-        Call {
-            segment: 0,
-            from: 0,
-        },
-        false,
-    );
+    begin(reactor, job);
     let mut whole = Vec::new();
     record::chunk(&mut whole, job, 0, b"some bytes");
     whole[0] = 3;
@@ -84,15 +85,7 @@ fn a_broken_batch_is_an_error_and_never_a_panic() {
 #[test]
 fn a_record_about_another_reactors_job_is_skipped() {
     let (mine, other, job) = (create(), create(), exchange_for("/"));
-    run(
-        mine,
-        job,
-        Call {
-            segment: 0,
-            from: 0,
-        },
-        false,
-    );
+    begin(mine, job);
     let mut fail = vec![5];
     fail.extend_from_slice(&job.to_le_bytes());
     fail.extend_from_slice(&3_u32.to_le_bytes());
@@ -112,15 +105,7 @@ fn a_record_about_another_reactors_job_is_skipped() {
 #[test]
 fn a_lost_reactor_fails_its_jobs() {
     let (reactor, job) = (create(), exchange_for("/"));
-    run(
-        reactor,
-        job,
-        Call {
-            segment: 0,
-            from: 0,
-        },
-        false,
-    );
+    begin(reactor, job);
     remove(reactor);
     assert_eq!(
         exchange::with(job, |x| x.outcome.take()),

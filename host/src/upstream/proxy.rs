@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri};
 
 use super::Proxy;
+use crate::exchange::head::PATH;
 use crate::exchange::{Request, variable};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -61,19 +62,6 @@ fn target(proxy: &Proxy, request: &Request) -> Option<PathAndQuery> {
     };
     PathAndQuery::try_from(whole).ok()
 }
-
-/// What a path may not hold as it is.
-const PATH: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'`')
-    .add(b'{')
-    .add(b'}');
 
 /// The head that goes to the peer; `None` when its URI cannot be.
 #[must_use]

@@ -234,12 +234,7 @@ impl Resolver<'_, '_> {
 
 fn limits(fields: &Fields) -> Limits {
     let default = Limits::default();
-    let count = |name: &str, default: usize| {
-        fields
-            .integer(name)
-            .and_then(|number| usize::try_from(number).ok())
-            .unwrap_or(default)
-    };
+    let count = |name: &str, default: usize| fields.count(name).unwrap_or(default);
     let time = |name: &str, default: Duration| match fields.time(name) {
         Duration::ZERO => default,
         time => time,

@@ -72,14 +72,7 @@ impl Resolver<'_, '_> {
             Duration::ZERO if fields.entries.is_empty() => Duration::from_secs(60),
             time => time,
         };
-        let ca = fields.text("ca").map(|(path, span)| {
-            let full = self.path(path);
-            if !full.is_file() {
-                let message = format!("`{path}`: no such file (looked at {})", full.display());
-                self.error(span, message);
-            }
-            full
-        });
+        let ca = self.file(fields, "ca");
         Some(Proxy {
             scheme,
             authority,
@@ -87,10 +80,7 @@ impl Resolver<'_, '_> {
             connect_timeout: time("connect_timeout"),
             send_timeout: time("send_timeout"),
             read_timeout: time("read_timeout"),
-            keepalive: fields
-                .integer("keepalive")
-                .and_then(|n| usize::try_from(n).ok())
-                .unwrap_or(32),
+            keepalive: fields.count("keepalive").unwrap_or(32),
             keepalive_timeout: time("keepalive_timeout"),
             ca,
         })

@@ -24,20 +24,8 @@ impl Resolver<'_, '_> {
     fn one_redis(&mut self, entry: &Entry, fields: &Fields) -> Option<Redis> {
         let (url, span) = fields.text("url")?;
         let url = self.parsed(RedisUrl::parse(url), span)?;
-        let count = |fields: &Fields, name: &str| {
-            fields
-                .integer(name)
-                .and_then(|number| usize::try_from(number).ok())
-                .unwrap_or(1)
-        };
-        let ca = fields.text("ca").map(|(path, span)| {
-            let full = self.path(path);
-            if !full.is_file() {
-                let message = format!("`{path}`: no such file (looked at {})", full.display());
-                self.error(span, message);
-            }
-            full
-        });
+        let count = |fields: &Fields, name: &str| fields.count(name).unwrap_or(1);
+        let ca = self.file(fields, "ca");
         let empty = Fields::default();
         let breaker = fields.table("breaker").unwrap_or(&empty);
         Some(Redis {

@@ -18,9 +18,7 @@ impl Resolver<'_, '_> {
                 .and_then(|number| u64::try_from(number).ok())
                 .unwrap_or(1)
         };
-        let workers = fields
-            .integer("workers")
-            .and_then(|number| usize::try_from(number).ok());
+        let workers = fields.count("workers");
         Server {
             listen: self.listen(fields),
             workers: workers.and_then(std::num::NonZeroUsize::new),

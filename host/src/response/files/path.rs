@@ -5,23 +5,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
+use percent_encoding::{percent_decode, percent_encode};
 
-/// What may not stand as it is in a path that is sent: nginx's set for redirects and listings.
-const ENCODED: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'\\')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
+use crate::exchange::head::PATH;
 
 /// A path below a root.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,5 +59,5 @@ pub(super) fn relative(decoded: &[u8]) -> Option<Relative> {
 
 /// Encodes a path for a header or a link.
 pub(super) fn encode(path: &[u8]) -> Vec<u8> {
-    percent_encode(path, ENCODED).to_string().into_bytes()
+    percent_encode(path, PATH).to_string().into_bytes()
 }
