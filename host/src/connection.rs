@@ -5,12 +5,10 @@
 //! times a second ([`Site::sweep`]).
 
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 
 use crate::exchange::{self, ConnectionInfo};
@@ -19,27 +17,15 @@ use crate::time_cache;
 
 mod body;
 mod io;
+mod life;
 mod service;
 
 use io::Io;
-use service::RequestService;
 
 /// How often a worker looks at its connections.
 pub const SWEEP: Duration = Duration::from_millis(100);
-/// Requests that one HTTP/2 connection may have in progress (nginx: `http2_max_concurrent_streams`).
-const STREAMS: u32 = 128;
-/// hyper's least buffer; a smaller `header_limit` is checked on the parsed head.
-const LEAST_BUFFER: usize = 8192;
-
-/// Runs hyper's tasks on the worker's own thread.
-#[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
-}
+/// Sweeps after which an idle connection lets go of its buffers.
+const SLEEPY: u64 = 10;
 
 /// What a connection does now; times are sweeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +47,8 @@ enum Order {
     TimeOut,
     /// Ends now.
     Drop,
+    /// Lets go of its buffers until the next bytes come.
+    Sleep,
 }
 
 /// One connection, as the sweep sees it.
@@ -76,6 +64,8 @@ struct Control {
     /// When the client closed its half.
     half_closed: Cell<Option<u64>>,
     order: Cell<Option<Order>>,
+    /// Buffers are held for it that it could do without while it is idle.
+    may_sleep: Cell<bool>,
     task: RefCell<Option<Waker>>,
 }
 
@@ -84,6 +74,30 @@ impl Control {
         self.order.set(Some(order));
         if let Some(task) = self.task.borrow_mut().take() {
             task.wake();
+        }
+    }
+
+    /// Any other order counts for more.
+    fn suggest_sleep(&self) {
+        if self.order.get().is_none() {
+            self.give(Order::Sleep);
+        }
+    }
+
+    /// Nothing is in progress and nothing waits to be sent.
+    fn is_at_rest(&self) -> bool {
+        self.doing.get() == Doing::Idle
+            && self.in_progress.get() == 0
+            && self.stalled.get().is_none()
+            && self.half_closed.get().is_none()
+    }
+
+    /// Remembers whom to wake for an order.
+    fn register(&self, waker: &Waker) {
+        let mut task = self.task.borrow_mut();
+        match &*task {
+            Some(known) if known.will_wake(waker) => {}
+            _ => *task = Some(waker.clone()),
         }
     }
 
@@ -181,6 +195,7 @@ impl Site {
             let age = now - control.since.get();
             match control.doing.get() {
                 Doing::Idle if age > idle => control.give(Order::Finish),
+                Doing::Idle if age > SLEEPY && control.may_sleep.get() => control.suggest_sleep(),
                 Doing::Head if age > head => control.give(Order::TimeOut),
                 Doing::Idle | Doing::Head | Doing::Busy => {}
             }
@@ -225,48 +240,10 @@ pub async fn serve(stream: TcpStream, site: Rc<Site>) {
         stalled: Cell::new(None),
         half_closed: Cell::new(None),
         order: Cell::new(site.draining.get().then_some(Order::Finish)),
+        may_sleep: Cell::new(false),
         task: RefCell::new(None),
     });
     let place = site.connections.borrow_mut().insert(control.clone());
-    let header_limit = site.served.borrow().generation.config.server.header_limit;
-    let io = Io::new(stream, control.clone(), site.clone());
-    let service = RequestService::new(site.clone(), control.clone());
-    run(&builder(header_limit), io, service, &control).await;
+    life::live(Io::new(stream, control.clone(), site.clone())).await;
     site.connections.borrow_mut().remove(place);
-}
-
-fn builder(header_limit: usize) -> auto::Builder<LocalExecutor> {
-    let mut builder = auto::Builder::new(LocalExecutor);
-    builder
-        .http1()
-        .writev(false)
-        .keep_alive(true)
-        .max_buf_size(header_limit.max(LEAST_BUFFER));
-    builder
-        .http2()
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(u32::try_from(header_limit).unwrap_or(u32::MAX));
-    builder
-}
-
-async fn run(
-    builder: &auto::Builder<LocalExecutor>,
-    io: Io,
-    service: RequestService,
-    control: &Control,
-) {
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-    std::future::poll_fn(|cx: &mut Context<'_>| {
-        *control.task.borrow_mut() = Some(cx.waker().clone());
-        match control.order.take() {
-            Some(Order::Drop) => return Poll::Ready(()),
-            Some(Order::Finish) => connection.as_mut().graceful_shutdown(),
-            // The reader sees it: it answers 408 in place of what is missing of the head.
-            Some(Order::TimeOut) => control.order.set(Some(Order::TimeOut)),
-            None => {}
-        }
-        // How a connection ends is its client's business: nothing depends on it.
-        Pin::as_mut(&mut connection).poll(cx).map(|_ended| ())
-    })
-    .await;
 }

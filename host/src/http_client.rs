@@ -16,6 +16,8 @@ use hyper_util::client::legacy;
 pub use connect::ConnectError;
 use connect::Connector;
 
+use crate::local_executor::LocalExecutor;
+
 /// Whatever went wrong beneath.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -40,16 +42,6 @@ pub struct Settings {
     pub http2: bool,
     /// Authorities of TLS as a PEM file, in place of the public ones.
     pub ca: Option<PathBuf>,
-}
-
-/// Runs hyper's tasks on the worker's own thread.
-#[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
 }
 
 /// A client; its clones share its pool.

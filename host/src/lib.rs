@@ -19,6 +19,7 @@ pub mod exchange;
 pub mod generation;
 pub mod http_client;
 pub mod listener;
+pub mod local_executor;
 pub mod observe;
 pub mod phase;
 pub mod plugin;

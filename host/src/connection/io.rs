@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,6 +25,8 @@ const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nServer: phasor\r\nCon
 /// takes such a client for gone (499).
 struct Held {
     stream: TcpStream,
+    /// What has been read already and comes first.
+    before: Bytes,
     control: Rc<Control>,
     site: Rc<Site>,
 }
@@ -34,6 +37,11 @@ impl AsyncRead for Held {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.before.is_empty() {
+            let piece = self.before.len().min(buf.remaining());
+            buf.put_slice(&self.before.split_to(piece));
+            return Poll::Ready(Ok(()));
+        }
         if self.control.half_closed.get().is_none() {
             let before = buf.filled().len();
             let result = Pin::new(&mut self.stream).poll_read(cx, buf);
@@ -79,6 +87,7 @@ impl Io {
     pub(super) fn new(stream: TcpStream, control: Rc<Control>, site: Rc<Site>) -> Self {
         let held = Held {
             stream,
+            before: Bytes::new(),
             control: control.clone(),
             site: site.clone(),
         };
@@ -87,6 +96,36 @@ impl Io {
             control,
             site,
         }
+    }
+
+    /// Whose connection it is.
+    pub(super) fn control(&self) -> &Rc<Control> {
+        &self.control
+    }
+
+    /// Where it belongs.
+    pub(super) fn site(&self) -> &Rc<Site> {
+        &self.site
+    }
+
+    /// Puts bytes back that have been read.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.inner.inner_mut().before = bytes;
+    }
+
+    /// Whether bytes wait that were put back.
+    pub(super) fn has_bytes_put_back(&self) -> bool {
+        !self.inner.inner().before.is_empty()
+    }
+
+    /// Waits until there is something to read: bytes, or the end.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.inner().stream.poll_read_ready(cx)
+    }
+
+    /// Reads what is there.
+    pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.inner().stream.try_read(buffer)
     }
 
     fn wrote<T>(&self, result: &Poll<T>) {

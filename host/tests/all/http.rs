@@ -215,6 +215,29 @@ fn a_body_that_nobody_read_does_not_become_a_request() {
 }
 
 #[test]
+fn an_idle_connection_gives_its_buffers_back_and_goes_on() {
+    let server = server();
+    let mut client = Client::connect(server.port());
+    for _ in 0..2 {
+        assert_eq!(client.get("/hello").unwrap().text(), "hello");
+        // Longer than the second after which the buffers go, shorter than `idle_timeout`.
+        assert!(!client.closed_within(Duration::from_millis(1200)));
+    }
+    assert_eq!(client.get("/lua?n=again").unwrap().text(), "again\n");
+    // A head that began behind the last request is still there, and its time is limited as any.
+    client.send("GET /hello HTTP/1.1\r\nHost: x\r\n\r\nGET /he");
+    assert_eq!(client.response(false).unwrap().text(), "hello");
+    assert_eq!(client.response(false).unwrap().status, 408);
+    let mut client = Client::connect(server.port());
+    client.send("GET /hello HTTP/1.1\r\nHost: x\r\n\r\nGET /lua?n=rest HTTP/1.1\r\nHo");
+    assert_eq!(client.response(false).unwrap().text(), "hello");
+    assert!(!client.closed_within(Duration::from_millis(1200)));
+    client.send("st: x\r\n\r\n");
+    assert_eq!(client.response(false).unwrap().text(), "rest\n");
+    server.stop(Signal::QUIT);
+}
+
+#[test]
 fn half_closed_clients_get_their_answer() {
     let server = server();
     let mut client = Client::connect(server.port());

@@ -12,7 +12,14 @@ use crate::harness::{root, walk};
 /// The modules of the host, a row per layer. A module names modules of the rows above its own, and
 /// its own row.
 const LAYERS: &[&[&str]] = &[
-    &["error", "phase", "observe", "config::value", "time_cache"],
+    &[
+        "error",
+        "phase",
+        "observe",
+        "config::value",
+        "time_cache",
+        "local_executor",
+    ],
     &["config"],
     &[
         "exchange",
