@@ -16,6 +16,7 @@ use crate::observe::error_log::{self, Context, Level};
 use crate::phase::Phase;
 
 pub mod body;
+pub mod closing;
 pub mod head;
 pub mod output;
 pub mod subrequest;
@@ -139,6 +140,8 @@ pub struct Exchange {
     pub handler_running: bool,
     /// When the client leaves, its handler goes on.
     pub keeps_on: bool,
+    /// What closes it, once only its `log` handlers run.
+    pub closing: Option<closing::Closing>,
     /// Set when the exchange must end.
     pub abort: Option<Abort>,
     /// The name of the route.
@@ -181,6 +184,7 @@ impl Exchange {
             outcome: None,
             handler_running: false,
             keeps_on: false,
+            closing: None,
             abort: None,
             route: Arc::from(""),
             document_root: None,
@@ -212,6 +216,7 @@ impl Exchange {
         self.outcome = None;
         self.handler_running = false;
         self.keeps_on = false;
+        self.closing = None;
         self.abort = None;
         self.document_root = None;
         self.waker = None;
@@ -236,7 +241,9 @@ impl Exchange {
 
     /// Wakes whoever drives this exchange.
     pub fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
+        if let Some(closing) = &self.closing {
+            closing::ended(closing.id);
+        } else if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
@@ -390,6 +397,7 @@ pub fn sweep(now: Instant, body_sweeps: u32) {
             }
         }
     });
+    closing::close_ended();
 }
 
 /// Waits until `f` gives something. `f` runs inside [`with`].

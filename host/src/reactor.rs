@@ -100,6 +100,7 @@ pub fn remove(id: ReactorId) {
             x.wake();
         }
     });
+    exchange::closing::close_ended();
 }
 
 /// How many jobs a reactor has.
@@ -239,6 +240,7 @@ pub fn take(id: ReactorId, done: &[u8]) -> Result<(), String> {
     for job in released {
         exchange::let_go(job);
     }
+    exchange::closing::close_ended();
     Ok(())
 }
 

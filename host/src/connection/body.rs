@@ -42,10 +42,10 @@ impl Running {
             self.control.enter(Doing::Idle, self.site.clock.get());
         }
         let plan = self.plan();
-        let routes: Rc<dyn Routes> = self.routes;
+        let routes: Rc<dyn Routes> = self.routes.clone();
         if plan.log.is_empty() {
             filter::over(self.id, &routes);
-        } else {
+        } else if !filter::begin_log(self.id, &plan, &*routes, self.routes) {
             tokio::task::spawn_local(filter::log(self.id, plan, routes));
         }
     }

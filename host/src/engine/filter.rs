@@ -9,12 +9,14 @@ use http::header::CONTENT_LENGTH;
 
 use super::plan::{Filter, Plan};
 use super::{Routes, Runner, answer};
+use crate::exchange::closing::{Close, Closing};
 use crate::exchange::{self, ExchangeId, Outcome};
 use crate::observe::error_log::{Context, Level};
 use crate::phase::{Phase, Verdict};
-use crate::plugin::CallError;
 use crate::plugin::instance::ChunkVerdict;
+use crate::plugin::{CallError, Pump};
 use crate::reactor;
+use crate::time_cache;
 
 fn report(id: ExchangeId, phase: Phase, plugin: &str, message: &str) {
     let context = Context {
@@ -196,6 +198,36 @@ pub async fn log(id: ExchangeId, plan: Arc<Plan>, routes: Rc<dyn Routes>) {
     over(id, &routes);
 }
 
+/// Begins the phase `log` where one runtime runs all of it: then the exchange is closed when the
+/// runtime says that it is through ([`logged`]), and needs no task. False when [`log`] has to do it.
+pub fn begin_log(id: ExchangeId, plan: &Plan, routes: &dyn Routes, by: Rc<dyn Close>) -> bool {
+    let [filter] = &*plan.log else { return false };
+    let (Runner::Pump(pump), Some(segment)) = (routes.runner(filter.plugin), filter.segment) else {
+        return false;
+    };
+    exchange::with(id, |x| {
+        x.phase = Phase::Log;
+        x.abort = None;
+        x.handler_running = false;
+        x.closing = Some(Closing {
+            id,
+            by,
+            plugin: filter.plugin,
+        });
+    });
+    log_in_reactor(id, pump, segment);
+    true
+}
+
+/// The other end of [`begin_log`].
+pub fn logged(id: ExchangeId, plugin: usize, routes: &Rc<dyn Routes>) {
+    let outcome = exchange::with(id, |x| x.outcome.take()).unwrap_or(Outcome::Lost);
+    if let Err(text) = log_end(outcome) {
+        report(id, Phase::Log, routes.runner(plugin).name(), &text);
+    }
+    over(id, routes);
+}
+
 /// The request is over: nothing of it runs any more.
 pub fn over(id: ExchangeId, routes: &Rc<dyn Routes>) {
     routes.access(id);
@@ -233,24 +265,32 @@ async fn one_log(id: ExchangeId, filter: &Filter, runner: &Runner) -> Result<(),
             let Some(segment) = filter.segment else {
                 return Ok(());
             };
-            exchange::with(id, |x| {
-                x.deadline = Instant::now() + pump.plugin.limits.deadline
-            });
-            let reactor = pump.reactor();
-            if exchange::with(id, |x| x.jobs.contains(&reactor)) {
-                reactor::log(reactor, id);
-            } else {
-                reactor::run(reactor, id, reactor::Call { segment, from: 0 }, false);
-                exchange::with(id, |x| x.handler_running = false);
-            }
-            match wait(id).await {
-                Outcome::Fail(text) => Err(text),
-                Outcome::Lost => Err("the runtime did not end the log phase".to_owned()),
-                Outcome::End
-                | Outcome::Finish { .. }
-                | Outcome::Respond { .. }
-                | Outcome::Chunk(_) => Ok(()),
-            }
+            log_in_reactor(id, pump, segment);
+            log_end(wait(id).await)
+        }
+    }
+}
+
+fn log_in_reactor(id: ExchangeId, pump: &Pump, segment: u16) {
+    let reactor = pump.reactor();
+    let known = exchange::with(id, |x| {
+        x.deadline = time_cache::instant() + pump.plugin.limits.deadline;
+        x.jobs.contains(&reactor)
+    });
+    if known {
+        reactor::log(reactor, id);
+    } else {
+        reactor::run(reactor, id, reactor::Call { segment, from: 0 }, false);
+        exchange::with(id, |x| x.handler_running = false);
+    }
+}
+
+fn log_end(outcome: Outcome) -> Result<(), String> {
+    match outcome {
+        Outcome::Fail(text) => Err(text),
+        Outcome::Lost => Err("the runtime did not end the log phase".to_owned()),
+        Outcome::End | Outcome::Finish { .. } | Outcome::Respond { .. } | Outcome::Chunk(_) => {
+            Ok(())
         }
     }
 }

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Generation;
 use crate::access_log::Buffer;
 use crate::api::WorkerInfo;
-use crate::engine::{Plan, Routes, Runner, subrequest};
+use crate::engine::{Plan, Routes, Runner, filter, subrequest};
 use crate::error::{ErrorKind, RequestError};
+use crate::exchange::closing::Close;
 use crate::exchange::subrequest::{Answer, Begin, Order, Refused};
 use crate::exchange::{self, ExchangeId, variable};
 use crate::plugin::{Pool, Pump};
@@ -88,6 +89,13 @@ impl Served {
             }
         }
         self.flush();
+    }
+}
+
+impl Close for Served {
+    fn close(self: Rc<Self>, id: ExchangeId, plugin: usize) {
+        let routes: Rc<dyn Routes> = self;
+        filter::logged(id, plugin, &routes);
     }
 }
 
