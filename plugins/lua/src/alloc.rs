@@ -94,6 +94,13 @@ impl Account {
     }
 }
 
+/// The one account; an instance has one thread, and nobody keeps the reference.
+unsafe fn account() -> &'static mut Account {
+    let account = &raw mut ACCOUNT;
+    // SAFETY: as above.
+    unsafe { &mut *account }
+}
+
 /// For `lua_newstate`.
 pub(crate) unsafe extern "C" fn allocate(
     _: *mut c_void,
@@ -104,7 +111,7 @@ pub(crate) unsafe extern "C" fn allocate(
     // SAFETY: `p` is one of ours, of `old` bytes (for a new block `old` is a type, not a size); an
     // instance has one thread.
     unsafe {
-        let account = &mut *(&raw mut ACCOUNT);
+        let account = account();
         let old = if p.is_null() { 0 } else { old };
         if new == 0 {
             account.add(old, 0);
@@ -165,7 +172,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as the caller promises; an instance has one thread.
         unsafe {
-            (*(&raw mut ACCOUNT)).add(0, layout.size());
+            account().add(0, layout.size());
             System.alloc(layout)
         }
     }
@@ -173,7 +180,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
         // SAFETY: as above.
         unsafe {
-            (*(&raw mut ACCOUNT)).add(layout.size(), 0);
+            account().add(layout.size(), 0);
             System.dealloc(p, layout);
         }
     }
@@ -181,7 +188,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn realloc(&self, p: *mut u8, layout: Layout, new: usize) -> *mut u8 {
         // SAFETY: as above.
         unsafe {
-            (*(&raw mut ACCOUNT)).add(layout.size(), new);
+            account().add(layout.size(), new);
             System.realloc(p, layout, new)
         }
     }
