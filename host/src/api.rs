@@ -21,6 +21,7 @@ mod cosocket;
 mod error_log;
 mod exchange;
 pub mod http_client;
+mod lock;
 pub mod operation;
 mod reactor;
 pub mod redis;
@@ -85,6 +86,8 @@ pub(crate) mod bindings {
             "phasor:plugin/subrequest.end-capture": async | trappable,
             "phasor:plugin/reactor.next": async | trappable,
             "phasor:plugin/reactor.end-call": async | trappable,
+            "phasor:plugin/lock.acquire": async | trappable,
+            "phasor:plugin/lock.end-acquire": async | trappable,
             "phasor:plugin/cosocket.[static]stream.connect": async | trappable,
             "phasor:plugin/cosocket.[static]stream.end-connect": async | trappable,
             "phasor:plugin/cosocket.[method]stream.send": async | trappable,
@@ -98,6 +101,7 @@ pub(crate) mod bindings {
             "phasor:plugin/shared-dict.dict": super::Dict,
             "phasor:plugin/http-client.body": super::http_client::AnswerBody,
             "phasor:plugin/cache.flight": super::cache::Flight,
+            "phasor:plugin/lock.guard": crate::lock::Guard,
             "phasor:plugin/redis.subscription": super::redis::Subscription,
             "phasor:plugin/cosocket.stream": crate::cosocket::Stream,
         },
@@ -119,6 +123,8 @@ pub struct PluginInfo {
     pub dicts: Arc<Registry>,
     /// The configuration's caches.
     pub caches: Vec<Arc<crate::cache::Cache>>,
+    /// The configuration's locks.
+    pub locks: Vec<Arc<crate::lock::Locks>>,
     /// The configuration's Redis servers.
     pub redis: Vec<Arc<crate::config::model::Redis>>,
     /// The folder of the configuration file.
@@ -278,8 +284,5 @@ pub fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     bindings::Host_::add_to_linker::<_, HostState>(linker, |state| state)?;
     Ok(())
 }
-
-/// Interfaces of the contract whose shape is settled and which this version does not offer yet.
-pub const RESERVED: &[&str] = &["lock"];
 
 impl bindings::phasor::plugin::types::Host for HostState {}

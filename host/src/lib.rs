@@ -20,6 +20,7 @@ pub mod generation;
 pub mod http_client;
 pub mod listener;
 pub mod local_executor;
+pub mod lock;
 pub mod observe;
 pub mod phase;
 pub mod plugin;

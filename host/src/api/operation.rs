@@ -75,6 +75,8 @@ pub enum Outcome {
     Http(super::http_client::HttpOutcome),
     /// Of `cache`.
     Cache(super::cache::CacheOutcome),
+    /// Of `lock`.
+    Locked(Result<crate::lock::Guard, crate::lock::LockError>),
     /// Of `redis`.
     Redis(super::redis::RedisOutcome),
     /// Of `shared-dict`: whether the value changed in time.

@@ -4,12 +4,14 @@
 use super::definition::{Directive, Kind, Table};
 
 mod cache;
+mod lock;
 mod plugin;
 mod proxy;
 mod redis;
 mod route;
 
 use cache::CACHE;
+use lock::LOCK;
 pub use plugin::PLUGIN_LUA;
 use plugin::{PLUGIN, SHARED};
 use redis::REDIS;
@@ -46,6 +48,7 @@ pub static ROOT: Table = Table {
         )
         .default("{}"),
         Directive::new("cache", Kind::Map(&Kind::Table(&CACHE)), "Caches by name.").default("{}"),
+        Directive::new("lock", Kind::Map(&Kind::Table(&LOCK)), "Locks by name.").default("{}"),
         Directive::new(
             "plugin",
             Kind::Map(&Kind::Table(&PLUGIN)),

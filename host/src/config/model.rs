@@ -12,10 +12,12 @@ use std::time::Duration;
 use super::value::{Cidr, HostPattern, PathPattern, Template};
 
 mod cache;
+mod lock;
 mod plugin;
 mod redis;
 
 pub use cache::Cache;
+pub use lock::Lock;
 pub use redis::{Redis, RedisAddress, RedisKind, RedisRule, RedisUrl};
 
 pub use plugin::{
@@ -41,6 +43,8 @@ pub struct Config {
     pub shared_dicts: Vec<SharedDict>,
     /// `[cache.NAME]`, in the file's order.
     pub caches: Vec<Cache>,
+    /// `[lock.NAME]`, in the file's order.
+    pub locks: Vec<Lock>,
     /// `[redis.NAME]`, in the file's order.
     pub redis: Vec<std::sync::Arc<Redis>>,
     /// `[plugin.NAME]`, in the file's order. The bundled Lua plugin is there when Lua is used,

@@ -15,6 +15,7 @@ use crate::phase::Phase;
 
 mod cache;
 mod content;
+mod lock;
 mod plugin;
 mod proxy;
 mod redis;
@@ -42,6 +43,7 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
         root: root.clone(),
         shared: Vec::new(),
         caches: Vec::new(),
+        locks: Vec::new(),
         redis: Vec::new(),
         plugins: Vec::new(),
         route_names: HashMap::new(),
@@ -50,6 +52,8 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
     resolver.shared = shared_dicts.iter().map(|dict| dict.name.clone()).collect();
     let caches = resolver.caches(document.table("cache").unwrap_or(&empty));
     resolver.caches = caches.iter().map(|cache| cache.name.clone()).collect();
+    let locks = resolver.locks(document.table("lock").unwrap_or(&empty));
+    resolver.locks = locks.iter().map(|lock| lock.name.clone()).collect();
     let redis = document.table("redis").unwrap_or(&empty);
     resolver.redis = redis.entries.iter().map(|e| e.name.clone()).collect();
     let redis = resolver.redis_servers(redis);
@@ -65,6 +69,7 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
         server,
         shared_dicts,
         caches,
+        locks,
         redis: redis.into_iter().map(std::sync::Arc::new).collect(),
         plugins,
         routes,
@@ -79,6 +84,7 @@ struct Resolver<'r, 't> {
     root: PathBuf,
     shared: Vec<String>,
     caches: Vec<String>,
+    locks: Vec<String>,
     redis: Vec<String>,
     plugins: Vec<Plugin>,
     /// A route's place by its name.

@@ -6,7 +6,7 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
 use super::runtime::{Kind, Runtime};
-use crate::api::{HostState, RESERVED};
+use crate::api::HostState;
 use crate::phase::{Phase, PhaseSet, rules};
 
 /// The contract's package.
@@ -102,9 +102,6 @@ fn check_imports(component: &Component, exports: &Exports) -> anyhow::Result<()>
                 "it imports `{name}`: this server offers version {}",
                 &VERSION[1..]
             );
-        }
-        if RESERVED.contains(&interface) {
-            bail!("it imports `{name}`, which this version of the server does not offer yet");
         }
         let ComponentItem::ComponentInstance(instance) = item.ty else {
             continue;

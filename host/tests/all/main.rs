@@ -30,6 +30,7 @@ mod harness;
 mod http;
 mod isolation;
 mod leaving;
+mod lock;
 mod logs;
 mod modules;
 mod nginx;

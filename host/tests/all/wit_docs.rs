@@ -38,7 +38,6 @@ const PHASES: &[&str] = &[
 struct Interface {
     name: String,
     first_line: String,
-    reserved: bool,
     exported: bool,
     functions: Vec<Function>,
 }
@@ -86,9 +85,6 @@ fn interfaces() -> Vec<Interface> {
                 interfaces.push(Interface {
                     name: found[1].to_owned(),
                     first_line: documentation.first().cloned().unwrap_or_default(),
-                    reserved: documentation
-                        .iter()
-                        .any(|line| line.starts_with("Reserved:")),
                     exported: exported.contains(&&found[1]),
                     functions: Vec::new(),
                 });
@@ -115,7 +111,7 @@ fn interfaces() -> Vec<Interface> {
 #[test]
 fn every_host_function_has_phases_and_errors() {
     let mut faults = Vec::new();
-    for interface in interfaces().iter().filter(|interface| !interface.reserved) {
+    for interface in interfaces() {
         if interface.first_line.is_empty() {
             faults.push(format!("{}: no documentation", interface.name));
         }
@@ -161,16 +157,10 @@ fn table() -> String {
         };
         writeln!(text, "| interface | {columns} |\n{rule}").unwrap();
         for interface in interfaces() {
-            if interface.exported != exported
-                || (interface.functions.is_empty() && !interface.reserved)
-            {
+            if interface.exported != exported || interface.functions.is_empty() {
                 continue;
             }
             let file = format!("[{0}](./{1}.wit)", interface.name, file_of(&interface.name));
-            if interface.reserved {
-                writeln!(text, "| {file} | *reserved: not offered yet* | | |").unwrap();
-                continue;
-            }
             for function in &interface.functions {
                 if exported {
                     let what = &interface.first_line;

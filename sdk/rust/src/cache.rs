@@ -30,6 +30,7 @@ use core::time::Duration;
 
 use crate::bindings::phasor::plugin::cache as host;
 use crate::bindings::phasor::plugin::operation::wait_any;
+use crate::time::millis;
 
 pub use host::{CacheError, Level};
 
@@ -87,12 +88,6 @@ impl Options {
             wait: least(self.wait),
         }
     }
-}
-
-/// Zero stays zero; what is shorter than a millisecond is one.
-fn millis(time: Duration) -> u64 {
-    let whole = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    whole.max(u64::from(!time.is_zero()))
 }
 
 /// What a source gave.

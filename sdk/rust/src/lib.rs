@@ -46,6 +46,7 @@ pub mod exchange;
 #[doc(hidden)]
 pub mod export;
 pub mod http_client;
+pub mod lock;
 pub mod operation;
 pub mod phase;
 pub mod redis;

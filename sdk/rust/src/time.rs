@@ -33,3 +33,9 @@ pub fn cpu() -> Duration {
 pub fn local_offset() -> i32 {
     host::local_offset()
 }
+
+/// Zero stays zero; what is shorter than a millisecond is one.
+pub(crate) fn millis(time: Duration) -> u64 {
+    let whole = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    whole.max(u64::from(!time.is_zero()))
+}

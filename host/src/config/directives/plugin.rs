@@ -107,6 +107,12 @@ static ALLOW: Table = Table {
         )
         .default("[]"),
         Directive::new(
+            "lock",
+            GRANT,
+            "Tables of locks, by name. A Lua plugin without a list sees all.",
+        )
+        .default("[]"),
+        Directive::new(
             "redis",
             GRANT,
             "Redis: \"NAME\", \"NAME: COMMAND\" or \"NAME: COMMAND KEYS\", where keys may end with \

@@ -121,6 +121,8 @@ pub struct Allow {
     pub shared: Grant<String>,
     /// Caches, by name.
     pub cache: Grant<String>,
+    /// Locks, by name.
+    pub lock: Grant<String>,
     /// Targets of requests inside the server.
     pub subrequest: Grant<InnerTarget>,
     /// Redis commands.

@@ -24,6 +24,7 @@ pub(super) fn implicit_lua(name: &str) -> Plugin {
             subrequest: Grant::All,
             shared: Grant::All,
             cache: Grant::All,
+            lock: Grant::All,
             redis: Grant::All,
             ..Allow::default()
         },
@@ -59,6 +60,9 @@ impl Resolver<'_, '_> {
         }
         if component.is_lua() && granted.list("cache").is_empty() {
             allow.cache = Grant::All;
+        }
+        if component.is_lua() && granted.list("lock").is_empty() {
+            allow.lock = Grant::All;
         }
         if component.is_lua() && granted.list("connect").is_empty() {
             allow.connect = Grant::All;
@@ -159,6 +163,12 @@ impl Resolver<'_, '_> {
                 self.check_cache(name, &node.span);
             }
         }
+        let lock = self.grant(fields.list("lock"), |name| Ok(name.to_owned()));
+        if let Grant::List(names) = &lock {
+            for (name, node) in names.iter().zip(fields.list("lock")) {
+                self.check_lock(name, &node.span);
+            }
+        }
         let redis = self.grant(fields.list("redis"), RedisRule::parse);
         if let Grant::List(rules) = &redis {
             for (rule, node) in rules.iter().zip(fields.list("redis")) {
@@ -172,6 +182,7 @@ impl Resolver<'_, '_> {
             subrequest: self.grant(fields.list("subrequest"), InnerTarget::parse),
             shared,
             cache,
+            lock,
             files: fields
                 .list("files")
                 .iter()

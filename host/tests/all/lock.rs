@@ -1,0 +1,88 @@
+//! Locks from a component in Rust: one owner at a time on all workers, in line, and none that stays
+//! locked when its owner is gone.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::client::Client;
+use crate::harness::Server;
+
+const CONFIG: &str = r#"
+[server]
+workers = 4
+[shared.count]
+size = "64k"
+[lock.orders]
+waiters = 2000
+wait = "20s"
+[lock.other]
+[plugin.lock]
+component = "{guests}/lock.wasm"
+allow = { lock = ["orders"], shared = ["count"] }
+limits = { instances = 600 }
+[[route]]
+path = "/*"
+content = "lock"
+"#;
+
+fn send(server: &Server, path: &str) -> Client {
+    let mut client = Client::connect(server.port());
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    client
+}
+
+fn ask(server: &Server, path: &str) -> String {
+    send(server, path).response(false).unwrap().text()
+}
+
+#[test]
+fn one_owner_at_a_time() {
+    let server = Server::start(CONFIG, &[]);
+    // Each reads a number, waits, and writes it back with one more: without the lock they would lose
+    // most of it.
+    let clients: Vec<Client> = (0..500).map(|_| send(&server, "/add")).collect();
+    let mut owners: Vec<u64> = clients
+        .into_iter()
+        .map(|mut client| client.response(false).unwrap().text().parse().unwrap())
+        .collect();
+    assert_eq!(ask(&server, "/count"), "500");
+    owners.sort_unstable();
+    owners.dedup();
+    assert_eq!(owners.len(), 500, "an owner's number came twice");
+    server.stop(Signal::QUIT);
+}
+
+#[test]
+fn an_owner_that_is_gone_keeps_no_lock() {
+    let server = Server::start(CONFIG, &[]);
+    let mark = server.mark();
+    let trap = send(&server, "/trap");
+    server.wait_log("holds", mark);
+    // Its owner traps after 300 ms, and 30 s is the hold.
+    assert_eq!(ask(&server, "/try?wait=10000"), "got");
+    drop(trap);
+    let mark = server.mark();
+    let leaves = send(&server, "/hold");
+    server.wait_log("holds", mark);
+    assert_eq!(ask(&server, "/try?wait=0"), "timeout");
+    drop(leaves);
+    assert_eq!(ask(&server, "/try?wait=10000"), "got");
+    server.stop(Signal::QUIT);
+}
+
+#[test]
+fn a_hold_ends_and_goes_on_over_a_reload() {
+    let server = Server::start(CONFIG, &[]);
+    let mark = server.mark();
+    let mut late = send(&server, "/late");
+    server.wait_log("holds", mark);
+    server.reload();
+    assert_eq!(ask(&server, "/try?wait=0"), "timeout");
+    let begin = std::time::Instant::now();
+    assert_eq!(ask(&server, "/try?wait=10000"), "got");
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert_eq!(late.response(false).unwrap().text(), "lost lost");
+    assert_eq!(ask(&server, "/other"), "refused unknown-table invalid-name");
+    server.stop(Signal::QUIT);
+}

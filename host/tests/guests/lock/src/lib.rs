@@ -1,0 +1,93 @@
+//! Locks from a component: the path says what is done.
+
+use std::time::Duration;
+
+use phasor_plugin::error_log::{self, Level};
+use phasor_plugin::lock::{Guard, LockError, Locks, Options};
+use phasor_plugin::shared_dict::{Dict, DictError, Value};
+use phasor_plugin::{Answer, Request, timers};
+
+/// What a handler that is to be seen holding waits.
+const HELD: Duration = Duration::from_millis(300);
+
+fn held(hold: Option<Duration>) -> Result<Guard, LockError> {
+    let options = Options { hold, wait: None };
+    let guard = Locks::open("orders")?.acquire_with("a", options)?;
+    error_log::write(Level::Notice, "holds");
+    Ok(guard)
+}
+
+/// Reads, waits, writes one more: what only an owner may do.
+fn add() -> Result<u64, LockError> {
+    let guard = Locks::open("orders")?.acquire("count")?;
+    let step = || -> Result<(), DictError> {
+        let dict = Dict::open("count")?;
+        let before = match dict.get("n")? {
+            Some(Value::Number(number)) => number,
+            _ => 0.0,
+        };
+        timers::sleep(Duration::from_millis(1));
+        dict.set("n", before + 1.0)
+    };
+    let owner = guard.fencing();
+    if step().is_err() {
+        return Err(LockError::Lost);
+    }
+    guard.release().map(|()| owner)
+}
+
+fn said<T>(result: Result<T, LockError>) -> String {
+    result.map_or_else(|error| error.name().to_owned(), |_| "ok".to_owned())
+}
+
+fn act(path: &str, query: &str) -> Result<String, LockError> {
+    Ok(match path {
+        "/add" => add()?.to_string(),
+        "/count" => match Dict::open("count").and_then(|dict| dict.get("n")) {
+            Ok(Some(Value::Number(number))) => number.to_string(),
+            other => format!("{other:?}"),
+        },
+        "/trap" => {
+            let _guard = held(None)?;
+            timers::sleep(HELD);
+            std::process::abort()
+        }
+        "/hold" => {
+            let _guard = held(None)?;
+            timers::sleep(Duration::from_secs(60));
+            "held".to_owned()
+        }
+        "/late" => {
+            let guard = held(Some(Duration::from_secs(1)))?;
+            timers::sleep(Duration::from_millis(1500));
+            format!("{} {}", said(guard.renew(None)), said(guard.release()))
+        }
+        "/try" => {
+            let wait = query
+                .strip_prefix("wait=")
+                .and_then(|wait| wait.parse().ok());
+            let options = Options {
+                hold: None,
+                wait: wait.map(Duration::from_millis),
+            };
+            Locks::open("orders")?
+                .acquire_with("a", options)?
+                .release()?;
+            "got".to_owned()
+        }
+        "/other" => format!(
+            "{} {} {}",
+            said(Locks::open("other")),
+            said(Locks::open("none")),
+            said(Locks::open("orders")?.acquire(""))
+        ),
+        _ => "what?".to_owned(),
+    })
+}
+
+#[phasor_plugin::content]
+fn content(request: &Request) -> Answer {
+    let uri = request.uri();
+    let (path, query) = uri.split_once('?').unwrap_or((&uri, ""));
+    Answer::text(act(path, query).unwrap_or_else(|error| error.name().to_owned()))
+}
