@@ -1,4 +1,8 @@
 //! Locks: the line, the hold, the bounds.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test waits for its tasks itself, there is no worker"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
