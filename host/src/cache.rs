@@ -95,6 +95,12 @@ impl Cache {
         fresh
     }
 
+    /// Whether a slot has had no change since it had this version.
+    #[must_use]
+    pub fn unchanged(&self, slot: u32, version: u64) -> bool {
+        self.store.version(slot) == Some(version)
+    }
+
     /// All that was counted, by name, with what memory holds now.
     #[must_use]
     pub fn counters(&self) -> Vec<(&'static str, u64)> {

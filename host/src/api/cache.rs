@@ -184,6 +184,11 @@ impl wit::Host for HostState {
         }))
     }
 
+    fn unchanged(&mut self, id: u32, slot: u32, version: u64) -> wasmtime::Result<bool> {
+        enter!(self, "cache.unchanged");
+        Ok(self.cache(id)?.unchanged(slot, version))
+    }
+
     fn peek(&mut self, id: u32, key: Vec<u8>, stale: bool) -> wasmtime::Result<Option<wit::Found>> {
         enter!(self, "cache.peek");
         Ok(self.cache(id)?.peek(&key, stale).map(found))

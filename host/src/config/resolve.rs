@@ -50,8 +50,9 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
     };
     let shared_dicts = resolver.shared_dicts(document.table("shared").unwrap_or(&empty));
     resolver.shared = shared_dicts.iter().map(|dict| dict.name.clone()).collect();
-    let caches = resolver.caches(document.table("cache").unwrap_or(&empty));
+    let mut caches = resolver.caches(document.table("cache").unwrap_or(&empty));
     resolver.caches = caches.iter().map(|cache| cache.name.clone()).collect();
+    cache::add_those_of_dicts(&mut caches, &shared_dicts);
     let locks = resolver.locks(document.table("lock").unwrap_or(&empty));
     resolver.locks = locks.iter().map(|lock| lock.name.clone()).collect();
     let redis = document.table("redis").unwrap_or(&empty);

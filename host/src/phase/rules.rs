@@ -53,6 +53,7 @@ pub const RULES: &[(&str, PhaseSet)] = &[
     ("cache.purge", WAITING),
     ("cache.renew", WAITING),
     ("cache.set", WAITING),
+    ("cache.unchanged", ALL),
     ("config.json", ALL),
     ("config.plugin-name", ALL),
     ("context.get", EXCHANGE),

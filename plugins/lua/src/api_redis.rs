@@ -3,13 +3,11 @@
 #![expect(unsafe_code, reason = "C functions for Lua")]
 
 use crate::api;
-use crate::api_body::push_operation;
-use crate::bindings::phasor::plugin::operation::Operation;
 use crate::bindings::phasor::plugin::redis::{self, RedisError, Reply, Subscription, Value};
 use crate::ffi::{self, State};
 use crate::phase;
 use crate::vm::vm;
-use crate::wait;
+use crate::wait::{self, taken};
 use std::ffi::c_int;
 
 fn text(error: RedisError) -> Vec<u8> {
@@ -150,28 +148,6 @@ unsafe fn name(l: *mut State) -> String {
     unsafe { String::from_utf8_lossy(ffi::check_bytes(l, 1)).into_owned() }
 }
 
-/// Waits for an operation; `k` ends it.
-unsafe fn wait(l: *mut State, operation: Operation, k: ffi::CFunction) -> c_int {
-    // SAFETY: the operation lives in a userdata, at index 1.
-    unsafe {
-        ffi::lua_settop(l, 0);
-        let place = push_operation(l, operation);
-        match &*place {
-            Some(operation) => wait::operation(l, operation, 0, k),
-            None => 0,
-        }
-    }
-}
-
-unsafe fn taken(l: *mut State) -> Option<Operation> {
-    // SAFETY: the userdata of `wait` lies at index 1.
-    unsafe {
-        let place: *mut Option<Operation> = ffi::lua_touserdata(l, 1).cast();
-        vm().select();
-        (*place).take()
-    }
-}
-
 /// `command(redis, name, …)`.
 unsafe extern "C-unwind" fn command(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
@@ -194,7 +170,7 @@ unsafe extern "C-unwind" fn command(l: *mut State) -> c_int {
                 .collect();
             redis::begin_command(&name, &arguments)
         };
-        wait(l, operation, command_done)
+        wait::end_with(l, operation, command_done)
     }
 }
 
@@ -228,7 +204,7 @@ unsafe extern "C-unwind" fn pipeline(l: *mut State) -> c_int {
             })
         };
         match operation {
-            Some(operation) => wait(l, operation, pipeline_done),
+            Some(operation) => wait::end_with(l, operation, pipeline_done),
             None => bad(l, 2),
         }
     }
@@ -284,7 +260,7 @@ unsafe extern "C-unwind" fn eval(l: *mut State) -> c_int {
             _ => None,
         };
         match operation {
-            Some(operation) => wait(l, operation, command_done),
+            Some(operation) => wait::end_with(l, operation, command_done),
             None => bad(l, 3),
         }
     }
@@ -306,7 +282,7 @@ unsafe extern "C-unwind" fn subscribe(l: *mut State) -> c_int {
             _ => None,
         };
         match operation {
-            Some(operation) => wait(l, operation, subscribed),
+            Some(operation) => wait::end_with(l, operation, subscribed),
             None => bad(l, 2),
         }
     }
@@ -352,7 +328,7 @@ unsafe extern "C-unwind" fn next_message(l: *mut State) -> c_int {
         let Some(subscription) = &*place else {
             return 0;
         };
-        wait(l, subscription.begin_next(), message_done)
+        wait::end_with(l, subscription.begin_next(), message_done)
     }
 }
 

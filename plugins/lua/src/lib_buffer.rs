@@ -1,4 +1,4 @@
-//! `string.buffer`: LuaJIT's string buffers, without `encode`/`decode` and the FFI parts.
+//! `string.buffer`: LuaJIT's string buffers, without the FFI parts.
 #![expect(unsafe_code, reason = "the C API of Lua")]
 #![expect(
     unsafe_op_in_unsafe_fn,
@@ -6,6 +6,7 @@
 )]
 
 use crate::ffi::{self, State};
+use crate::lib_buffer_codec::{self, Malformed};
 use crate::lib_scratch::number;
 use std::ffi::{CStr, c_int};
 
@@ -59,11 +60,20 @@ pub(crate) unsafe fn open(l: *mut State) {
             (c"reset", reset),
             (c"free", free),
             (c"tostring", tostring),
+            (c"encode", encode),
+            (c"decode", decode),
         ],
     );
     ffi::lua_setfield(l, -2, c"__index".as_ptr());
     ffi::pop(l, 1);
-    ffi::push_library(l, &[(c"new", new)]);
+    ffi::push_library(
+        l,
+        &[
+            (c"new", new),
+            (c"encode", lib_buffer_codec::encode),
+            (c"decode", lib_buffer_codec::decode),
+        ],
+    );
     ffi::set_loaded(l, NAME);
     ffi::pop(l, 1);
 }
@@ -217,4 +227,25 @@ unsafe extern "C-unwind" fn concat(l: *mut State) -> c_int {
     ffi::luaL_tolstring(l, 2, std::ptr::null_mut());
     ffi::lua_concat(l, 2);
     1
+}
+
+/// `buffer:encode(value)`: appends its bytes.
+unsafe extern "C-unwind" fn encode(l: *mut State) -> c_int {
+    this(l);
+    ffi::luaL_checkany(l, 2);
+    lib_buffer_codec::push_encoded(l, 2, b"");
+    append(l, -1);
+    ffi::lua_settop(l, 1);
+    1
+}
+
+/// `buffer:decode()`: takes a value's bytes from the front, and gives the value.
+unsafe extern "C-unwind" fn decode(l: *mut State) -> c_int {
+    match lib_buffer_codec::push_decoded(l, this(l).rest()) {
+        Ok(length) => {
+            this(l).take(length);
+            1
+        }
+        Err(Malformed) => ffi::error(l, b"unexpected end of buffer"),
+    }
 }

@@ -15,6 +15,7 @@ const MODULES: &[(&str, &str, &str)] = &[
     module!("resty.http_headers", "resty/http_headers.lua"),
     module!("resty.lock", "resty/lock.lua"),
     module!("resty.memcached", "resty/memcached.lua"),
+    module!("resty.mlcache", "resty/mlcache.lua"),
     module!("resty.mysql", "resty/mysql.lua"),
     module!("resty.redis", "resty/redis.lua"),
     module!("resty.upload", "resty/upload.lua"),

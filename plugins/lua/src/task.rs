@@ -88,6 +88,8 @@ pub(crate) struct Task {
     pub(crate) ended: bool,
     /// How many modules it loads.
     pub(crate) loads: u32,
+    /// How many flights of caches it has.
+    pub(crate) flights: u32,
     /// Lua code got hold of the coroutine.
     pub(crate) handed_out: bool,
     /// Of a light thread: who made it, and waits for it.
@@ -147,6 +149,7 @@ fn place(free: Option<u32>, kind: Kind, phase: Phase, job: *mut Job) -> &'static
             running: 0,
             ended: false,
             loads: 0,
+            flights: 0,
             handed_out: false,
             child: thread::Child::default(),
         })));
@@ -303,7 +306,7 @@ impl Task {
         self.message.clear();
         // SAFETY: the coroutine is dead, its stack is still there.
         unsafe {
-            self.leave_loads();
+            self.leave_duties();
             crate::traceback::describe(self.thread, status, &mut self.message);
             if self.kind != Kind::Thread {
                 self.abandon();
@@ -322,7 +325,7 @@ impl Task {
         }
         // SAFETY: the registry kept it.
         unsafe {
-            self.leave_loads();
+            self.leave_duties();
             ffi::phasor_setmark(self.thread, Mark::DEAD);
             ffi::unreference(vm().main, self.reference);
         }
@@ -330,8 +333,11 @@ impl Task {
         self.globals = std::ptr::null();
     }
 
-    /// What it was loading is no longer being loaded.
-    unsafe fn leave_loads(&mut self) {
+    /// What it was loading is no longer being loaded, and what it was to bring to a cache others bring.
+    unsafe fn leave_duties(&mut self) {
+        if self.flights != 0 {
+            crate::flight::leave_all(self.number);
+        }
         if std::mem::take(&mut self.loads) != 0 {
             // SAFETY: nothing of it runs.
             unsafe { crate::module::leave(self.number) };
@@ -368,7 +374,7 @@ impl Task {
         self.live = false;
         self.job = std::ptr::null_mut();
         // SAFETY: it has ended.
-        unsafe { self.leave_loads() };
+        unsafe { self.leave_duties() };
         let t = self.thread;
         if !t.is_null() {
             // SAFETY: the coroutine has ended: it is at its base.

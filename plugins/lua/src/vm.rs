@@ -51,6 +51,7 @@ pub(crate) struct Vm {
     pub(crate) semaphores: crate::semaphore::Semaphores,
     pub(crate) timers: crate::timer::Timers,
     pub(crate) loads: crate::module::Loads,
+    pub(crate) flights: crate::flight::Flights,
     pub(crate) budget: crate::budget::Budget,
     pub(crate) stopping: bool,
     /// This instance serves calls of others only, until this moment of the monotonic clock.
@@ -108,6 +109,7 @@ impl Vm {
             semaphores: crate::semaphore::Semaphores::default(),
             timers: crate::timer::Timers::default(),
             loads: crate::module::Loads::default(),
+            flights: crate::flight::Flights::default(),
             budget: crate::budget::Budget::default(),
             stopping: false,
             elsewhere: false,

@@ -230,6 +230,33 @@ unsafe fn bad_duration(l: *mut State, seconds: f64) -> ! {
     }
 }
 
+/// Waits for an operation that lives in a userdata at index 1, alone on the stack; `k` ends it.
+pub(crate) unsafe fn end_with(
+    l: *mut State,
+    operation: operation::Operation,
+    k: CFunction,
+) -> c_int {
+    // SAFETY: `l` is the running coroutine.
+    unsafe {
+        ffi::lua_settop(l, 0);
+        let place = crate::api_body::push_operation(l, operation);
+        match &*place {
+            Some(pending) => self::operation(l, pending, 0, k),
+            None => 0,
+        }
+    }
+}
+
+/// In the continuation of `end_with`: the operation, and its exchange is the host's current one.
+pub(crate) unsafe fn taken(l: *mut State) -> Option<operation::Operation> {
+    // SAFETY: the userdata of `end_with` lies at index 1.
+    unsafe {
+        let place: *mut Option<operation::Operation> = ffi::lua_touserdata(l, 1).cast();
+        vm().select();
+        (*place).take()
+    }
+}
+
 /// `ngx.sleep(seconds)`.
 pub(crate) unsafe extern "C-unwind" fn sleep(l: *mut State) -> c_int {
     // SAFETY: called by Lua.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::super::document::{Entry, Fields, nearest};
-use super::super::model::Cache;
+use super::super::model::{Cache, SharedDict};
 use super::Resolver;
 
 impl Resolver<'_, '_> {
@@ -34,6 +34,31 @@ impl Resolver<'_, '_> {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A cache for each shared dict that has no `[cache.NAME]` of its name: what code written for
+/// OpenResty keeps in a dict through `resty.mlcache`. `allow.cache` cannot name it.
+pub(super) fn add_those_of_dicts(caches: &mut Vec<Cache>, dicts: &[SharedDict]) {
+    for dict in dicts {
+        if caches.iter().any(|cache| cache.name == dict.name) {
+            continue;
+        }
+        caches.push(Cache {
+            name: dict.name.clone(),
+            items: 100,
+            size: dict.size.try_into().unwrap_or(u64::MAX),
+            ttl: 30_000,
+            negative_ttl: 5_000,
+            stale: 0,
+            retry: 1_000,
+            revalidate: 0,
+            refresh_ahead: 0,
+            jitter: 0,
+            wait: Duration::from_secs(5),
+            waiters: 65_536,
+            lease: Duration::from_secs(30),
+        });
+    }
 }
 
 fn one_cache(entry: &Entry, fields: &Fields) -> Cache {

@@ -1,0 +1,60 @@
+//! What a call of `phasor.cache` wants otherwise than `[cache.NAME]` says: times in seconds.
+#![expect(unsafe_code, reason = "the C API of Lua")]
+
+use crate::bindings::phasor::plugin::cache::Options;
+use crate::ffi::{self, State};
+use std::ffi::{CStr, c_int};
+
+/// A time in seconds; one that is shorter than what can be told is not taken for "for ever".
+pub(crate) unsafe fn time(l: *mut State, idx: c_int, name: &CStr) -> Option<u64> {
+    // SAFETY: called by Lua with a table at `idx`.
+    unsafe {
+        ffi::lua_getfield(l, idx, name.as_ptr());
+        if ffi::lua_type(l, -1) <= ffi::TNIL {
+            ffi::pop(l, 1);
+            return None;
+        }
+        let mut known = 0;
+        let seconds = ffi::lua_tonumberx(l, -1, &raw mut known);
+        if known == 0 || seconds.is_nan() || seconds < 0.0 {
+            ffi::luaL_where(l, 1);
+            ffi::push_bytes(l, b"bad option \"");
+            ffi::lua_pushstring(l, name.as_ptr());
+            ffi::push_bytes(l, b"\": seconds expected, 0 or more");
+            ffi::lua_concat(l, 4);
+            ffi::raise(l);
+        }
+        ffi::pop(l, 1);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates"
+        )]
+        let millis = (seconds * 1000.0).round() as u64;
+        Some(if seconds > 0.0 { millis.max(1) } else { 0 })
+    }
+}
+
+/// The options of the table at `idx`, if there is one.
+pub(crate) unsafe fn options(l: *mut State, idx: c_int) -> Options {
+    // SAFETY: called by Lua.
+    unsafe {
+        if ffi::lua_type(l, idx) <= ffi::TNIL {
+            return Options {
+                ttl: None,
+                negative_ttl: None,
+                stale: None,
+                retry: None,
+                wait: None,
+            };
+        }
+        ffi::luaL_checktype(l, idx, ffi::TTABLE);
+        Options {
+            ttl: time(l, idx, c"ttl"),
+            negative_ttl: time(l, idx, c"negative_ttl"),
+            stale: time(l, idx, c"stale"),
+            retry: time(l, idx, c"retry"),
+            wait: time(l, idx, c"wait"),
+        }
+    }
+}
