@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::Criterion;
+use futures_util::FutureExt as _;
 use phasor::cache::{Options, Outcome, Registry};
 use phasor::config::model::Cache as Config;
 
@@ -35,6 +36,7 @@ pub(crate) fn look_up(criterion: &mut Criterion) {
     let mut stamp = None;
     for key in &keys {
         let set = cache.set(key.as_bytes(), Some(value.clone()), Options::default());
+        let set = set.now_or_never().expect("nothing is behind memory");
         stamp = Some(set.expect("it fits"));
     }
     let stamp = stamp.expect("there are keys");
@@ -52,7 +54,10 @@ pub(crate) fn look_up(criterion: &mut Criterion) {
         });
     });
     group.bench_function("set, 1 KiB", |b| {
-        b.iter(|| cache.set(black_box(key()), Some(value.clone()), Options::default()));
+        b.iter(|| {
+            let set = cache.set(black_box(key()), Some(value.clone()), Options::default());
+            set.now_or_never()
+        });
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -61,10 +66,10 @@ pub(crate) fn look_up(criterion: &mut Criterion) {
     let guard = runtime.enter();
     group.bench_function("flight: miss and fill, 1 KiB", |b| {
         b.iter(|| {
-            let got =
-                futures_util::FutureExt::now_or_never(cache.get(key(), Options::default(), true));
+            let got = cache.get(key(), Options::default(), true).now_or_never();
             if let Some(Ok(Outcome::Miss(mut ticket))) = got {
-                black_box(cache.fill(&mut ticket, Some(value.clone()), None).is_ok());
+                let fill = cache.fill(&mut ticket, Some(value.clone()), None);
+                black_box(fill.now_or_never());
             }
         });
     });

@@ -6,10 +6,12 @@
 //! wants. What an expired value may still do is decided here, too: serve while one caller brings a new
 //! one (`revalidate`, `refresh_ahead`), or when the source fails (`stale`).
 
+mod behind;
 mod change;
 mod counters;
 mod entry;
 mod flight;
+mod hold;
 mod registry;
 mod store;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use behind::Behind;
 use counters::Counter;
 pub use entry::{CacheError, Entry, Found, Level, Options, Stamp};
 pub use flight::Ticket;
@@ -40,6 +43,7 @@ const KEY_LIMIT: usize = 65_535;
 pub struct Cache {
     config: Config,
     store: Arc<Store>,
+    behind: Arc<Behind>,
 }
 
 /// A look-up's end.
@@ -55,7 +59,7 @@ pub enum Outcome {
 enum Boarding {
     Hit(Found),
     Flight(Ticket),
-    Wait(tokio::sync::oneshot::Receiver<Landing>, Instant),
+    Wait(tokio::sync::oneshot::Receiver<Landing>, Option<Instant>),
 }
 
 /// A place among those that wait.
@@ -68,8 +72,12 @@ impl Drop for Waiting<'_> {
 }
 
 impl Cache {
-    fn new(config: Config, store: Arc<Store>) -> Self {
-        Self { config, store }
+    fn new(config: Config, store: Arc<Store>, behind: Arc<Behind>) -> Self {
+        Self {
+            config,
+            store,
+            behind,
+        }
     }
 
     /// Its name.
@@ -175,11 +183,13 @@ impl Cache {
         }
         // A flight from before the cache was emptied would bring what was emptied.
         let late = match board.get(key) {
-            Some(flying) if flying.epoch() != self.store.epoch() => board.remove(key),
+            Some(flying) if flying.is_late(self.store.epoch()) => board.remove(key),
             _ => None,
         };
+        let lease = board.get(key).map(|flying| flying.lease(self.config.lease));
+        let over = lease.is_none_or(|lease| lease.is_some_and(|lease| lease <= Instant::now()));
         let outcome = match board.get_mut(key) {
-            Some(flying) if flying.since() + self.config.lease > Instant::now() => {
+            Some(flying) if !over => {
                 let serves = |entry: &&Arc<Entry>| {
                     !force && entry.until.saturating_add(self.config.revalidate) > now
                 };
@@ -192,10 +202,7 @@ impl Cache {
                         self.store.counters.count(Counter::Refused);
                         Err(CacheError::Busy)
                     }
-                    None => {
-                        let lease = flying.since() + self.config.lease;
-                        Ok(Boarding::Wait(flying.wait(), lease))
-                    }
+                    None => Ok(Boarding::Wait(flying.wait(), lease.flatten())),
                 }
             }
             _ => {
@@ -231,12 +238,16 @@ impl Cache {
         loop {
             let (receiver, lease) = match self.ask(key, force)? {
                 Boarding::Hit(found) => return Ok(Outcome::Hit(found)),
-                Boarding::Flight(ticket) => return Ok(self.depart(ticket, options)),
+                Boarding::Flight(ticket) => match self.depart(ticket, options, force).await {
+                    Some(outcome) => return Ok(outcome),
+                    None => continue,
+                },
                 Boarding::Wait(receiver, lease) => (receiver, lease),
             };
             self.store.waiting.fetch_add(1, Ordering::Relaxed);
             let waiting = Waiting(&self.store);
-            let landed = tokio::time::timeout_at(lease.min(deadline), receiver).await;
+            let until = lease.map_or(deadline, |lease| lease.min(deadline));
+            let landed = tokio::time::timeout_at(until, receiver).await;
             drop(waiting);
             match landed {
                 Ok(Ok(Landing::Stored(entry))) => {
@@ -250,7 +261,11 @@ impl Cache {
                 Ok(Ok(Landing::Failed(reason))) => {
                     return Err(CacheError::Source(reason.to_string()));
                 }
-                Ok(Ok(Landing::Turn(ticket))) => return Ok(self.depart(ticket, options)),
+                Ok(Ok(Landing::Turn(ticket))) => {
+                    if let Some(outcome) = self.depart(ticket, options, force).await {
+                        return Ok(outcome);
+                    }
+                }
                 // The one it waited for has been taken off the board: what is there now counts.
                 Ok(Ok(Landing::Again) | Err(_)) => force = false,
                 Err(_) if Instant::now() < deadline => {}
@@ -259,10 +274,62 @@ impl Cache {
         }
     }
 
-    fn depart(&self, mut ticket: Ticket, options: Options) -> Outcome {
-        self.store.counters.count(Counter::Misses);
+    /// Whoever has the flight looks through the levels behind before its source is asked. `None`: the
+    /// key was changed meanwhile.
+    async fn depart(&self, mut ticket: Ticket, options: Options, force: bool) -> Option<Outcome> {
         ticket.options = options;
-        Outcome::Miss(ticket)
+        if !self.behind.is_empty() {
+            let epoch = self.store.epoch();
+            let sought = self.behind.load(&ticket.key, epoch, force).await;
+            ticket.seen = sought.seen;
+            if let Some((entry, level)) = sought.found {
+                let entry = Arc::new(entry);
+                let now = time_cache::clock_ms();
+                if entry.due > now {
+                    let found = self.promote(&mut ticket, &entry, level, now)?;
+                    return Some(Outcome::Hit(found));
+                }
+                if ticket
+                    .old
+                    .as_ref()
+                    .is_none_or(|old| old.until < entry.until)
+                {
+                    let serves = entry.until.saturating_add(self.config.revalidate) > now;
+                    ticket.found_old(&entry, serves);
+                }
+            }
+        }
+        self.store.counters.count(Counter::Misses);
+        Some(Outcome::Miss(ticket))
+    }
+
+    /// Takes what a level behind had into memory, with the time it has left.
+    fn promote(
+        &self,
+        ticket: &mut Ticket,
+        entry: &Arc<Entry>,
+        level: Level,
+        now: u64,
+    ) -> Option<Found> {
+        let (key, slot) = (ticket.key.clone(), ticket.place.slot);
+        let stamp = ticket.end(
+            |store| {
+                let fits = store.write(&key, entry.clone());
+                store.changed(slot);
+                fits.then(|| store.stamp(slot))
+            },
+            |_| Landing::Stored(entry.clone()),
+        );
+        let stamp = stamp.ok()?;
+        self.store.counters.count(match level {
+            Level::Disk => Counter::DiskHits,
+            Level::Memory | Level::Remote | Level::Callback => Counter::RemoteHits,
+        });
+        let mut found = self.found(entry, level, stamp.unwrap_or_default(), now);
+        if stamp.is_none() {
+            found.stamp = Stamp::default();
+        }
+        Some(found)
     }
 
     /// What a waiter gets: its copy is fresh only if nothing has changed since, so it is looked up

@@ -14,7 +14,8 @@ use crate::cache::{Cache, CacheError, Found, Level, Options, Outcome, Stamp, Tic
 #[derive(Debug)]
 pub struct Flight {
     cache: Arc<Cache>,
-    ticket: Ticket,
+    /// None when its end was begun.
+    ticket: Option<Ticket>,
 }
 
 /// How an operation of this interface ended.
@@ -95,7 +96,10 @@ impl HostState {
         match got {
             Ok(Outcome::Hit(hit)) => Ok(Ok(wit::Outcome::Hit(found(hit)))),
             Ok(Outcome::Miss(ticket)) => {
-                let flight = self.table.push(Flight { cache, ticket })?;
+                let flight = self.table.push(Flight {
+                    cache,
+                    ticket: Some(ticket),
+                })?;
                 Ok(Ok(wit::Outcome::Miss(flight)))
             }
             Err(why) => Ok(Err(error(why))),
@@ -130,25 +134,15 @@ impl HostState {
         })))
     }
 
-    fn cache_set(
-        &self,
-        id: u32,
-        key: &[u8],
-        value: Option<Vec<u8>>,
-        wanted: wit::Options,
-    ) -> wasmtime::Result<Result<Stamp, CacheError>> {
-        let value = value.map(Bytes::from);
-        Ok(self.cache(id)?.set(key, value, options(wanted)))
-    }
-
-    fn cache_fill(
-        &mut self,
-        flight: &Handle,
-        value: Option<Vec<u8>>,
-        ttl: Option<u64>,
-    ) -> wasmtime::Result<Result<Stamp, CacheError>> {
-        let Flight { cache, ticket } = self.table.get_mut(flight)?;
-        Ok(cache.fill(ticket, value.map(Bytes::from), ttl))
+    /// A change, begun; where memory is the only level it is over at once.
+    fn cache_change<F>(&mut self, id: u32, change: impl FnOnce(Arc<Cache>) -> F) -> Begun
+    where
+        F: Future<Output = Result<Stamp, CacheError>> + Send + 'static,
+    {
+        let change = change(self.cache(id)?.clone());
+        self.begin(Work::Task(Box::pin(async move {
+            Ended::Cache(CacheOutcome::Changed(change.await))
+        })))
     }
 }
 
@@ -230,7 +224,8 @@ impl wit::Host for HostState {
         wanted: wit::Options,
     ) -> Answer<wit::Stamp> {
         enter!(self, "cache.set");
-        let done = self.cache_set(id, &key, value, wanted)?;
+        let (cache, value) = (self.cache(id)?.clone(), value.map(Bytes::from));
+        let done = cache.set(&key, value, options(wanted)).await;
         Ok(done.map(stamp).map_err(error))
     }
 
@@ -242,31 +237,35 @@ impl wit::Host for HostState {
         wanted: wit::Options,
     ) -> Begun {
         enter!(self, "cache.begin-set");
-        let done = self.cache_set(id, &key, value, wanted)?;
-        self.cache_done(CacheOutcome::Changed(done))
+        let value = value.map(Bytes::from);
+        self.cache_change(id, |cache| async move {
+            cache.set(&key, value, options(wanted)).await
+        })
     }
 
     async fn delete(&mut self, id: u32, key: Vec<u8>) -> Answer<wit::Stamp> {
         enter!(self, "cache.delete");
-        Ok(self.cache(id)?.delete(&key).map(stamp).map_err(error))
+        let done = self.cache(id)?.clone().delete(&key).await;
+        Ok(done.map(stamp).map_err(error))
     }
 
     fn begin_delete(&mut self, id: u32, key: Vec<u8>) -> Begun {
         enter!(self, "cache.begin-delete");
-        let done = self.cache(id)?.delete(&key);
-        self.cache_done(CacheOutcome::Changed(done))
+        self.cache_change(id, |cache| async move { cache.delete(&key).await })
     }
 
     async fn purge(&mut self, id: u32) -> Answer<wit::Stamp> {
         enter!(self, "cache.purge");
-        self.cache(id)?.purge();
+        self.cache(id)?.clone().purge().await;
         Ok(Ok(stamp(Stamp::default())))
     }
 
     fn begin_purge(&mut self, id: u32) -> Begun {
         enter!(self, "cache.begin-purge");
-        self.cache(id)?.purge();
-        self.cache_done(CacheOutcome::Changed(Ok(Stamp::default())))
+        self.cache_change(id, |cache| async move {
+            cache.purge().await;
+            Ok(Stamp::default())
+        })
     }
 
     async fn end_change(&mut self, op: Resource<Operation>) -> Answer<wit::Stamp> {
@@ -291,7 +290,8 @@ impl wit::HostFlight for HostState {
     fn stale(&mut self, flight: Handle) -> wasmtime::Result<Option<wit::Found>> {
         enter!(self, "cache.flight");
         let Flight { cache, ticket } = self.table.get(&flight)?;
-        Ok(cache.old(ticket).map(found))
+        let old = ticket.as_ref().and_then(|ticket| cache.old(ticket));
+        Ok(old.map(found))
     }
 
     async fn fill(
@@ -301,14 +301,25 @@ impl wit::HostFlight for HostState {
         ttl: Option<u64>,
     ) -> Answer<wit::Stamp> {
         enter!(self, "cache.flight");
-        let done = self.cache_fill(&flight, value, ttl)?;
+        let Flight { cache, ticket } = self.table.get_mut(&flight)?;
+        let Some(ticket) = ticket else {
+            return Ok(Err(wit::CacheError::Lost));
+        };
+        let done = cache.fill(ticket, value.map(Bytes::from), ttl).await;
         Ok(done.map(stamp).map_err(error))
     }
 
     fn begin_fill(&mut self, flight: Handle, value: Option<Vec<u8>>, ttl: Option<u64>) -> Begun {
         enter!(self, "cache.flight");
-        let done = self.cache_fill(&flight, value, ttl)?;
-        self.cache_done(CacheOutcome::Filled(done))
+        let Flight { cache, ticket } = self.table.get_mut(&flight)?;
+        let (cache, ticket) = (cache.clone(), ticket.take());
+        self.begin(Work::Task(Box::pin(async move {
+            let done = match ticket {
+                Some(mut ticket) => cache.fill(&mut ticket, value.map(Bytes::from), ttl).await,
+                None => Err(CacheError::Lost),
+            };
+            Ended::Cache(CacheOutcome::Filled(done))
+        })))
     }
 
     async fn end_fill(&mut self, op: Resource<Operation>) -> Answer<wit::Stamp> {
@@ -323,19 +334,26 @@ impl wit::HostFlight for HostState {
         enter!(self, "cache.flight");
         let Flight { cache, ticket } = self.table.get_mut(&flight)?;
         let value = value.map(Bytes::from);
-        Ok(cache.pass(ticket, value.as_ref()).map_err(error))
+        let done = match ticket {
+            Some(ticket) => cache.pass(ticket, value.as_ref()),
+            None => Err(CacheError::Lost),
+        };
+        Ok(done.map_err(error))
     }
 
     fn fail(&mut self, flight: Handle, reason: String) -> wasmtime::Result<Option<wit::Found>> {
         enter!(self, "cache.flight");
         let Flight { cache, ticket } = self.table.get_mut(&flight)?;
-        Ok(cache.fail(ticket, &reason).map(found))
+        let served = ticket
+            .as_mut()
+            .and_then(|ticket| cache.fail(ticket, &reason));
+        Ok(served.map(found))
     }
 
     fn renew(&mut self, flight: Handle) -> wasmtime::Result<bool> {
         enter!(self, "cache.flight");
         let Flight { cache, ticket } = self.table.get_mut(&flight)?;
-        Ok(cache.renew(ticket))
+        Ok(ticket.as_mut().is_some_and(|ticket| cache.renew(ticket)))
     }
 
     fn drop(&mut self, flight: Handle) -> wasmtime::Result<()> {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::behind::Seen;
 use super::entry::{CacheError, Entry, Found, Level, Options, Stamp, end_of};
 use super::flight::{Landing, Ticket};
+use super::hold::{Done, Hold};
 use super::{Cache, Counter};
 use crate::time_cache;
 
@@ -46,7 +48,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the flight is lost, or the value too long: those who wait have got it even so.
-    pub fn fill(
+    pub async fn fill(
         &self,
         ticket: &mut Ticket,
         value: Option<Bytes>,
@@ -55,25 +57,16 @@ impl Cache {
         let entry = Arc::new(self.entry(value, ttl, ticket.options));
         let millis = u64::try_from(ticket.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.store.counters.add(Counter::CallbackMillis, millis);
-        let (key, slot) = (ticket.key.clone(), ticket.place.slot);
-        let written = ticket.end(
-            |store| {
-                let fits = store.write(&key, entry.clone());
-                store.changed(slot);
-                (fits, store.stamp(slot))
-            },
-            |(fits, _)| match fits {
-                true => Landing::Stored(entry.clone()),
-                false => Landing::Passed(entry.value.clone()),
-            },
-        );
+        let written = match self.behind.is_empty() {
+            true => self.fill_memory(ticket, &entry),
+            false => self.fill_all(ticket, &entry).await,
+        };
         match written {
-            Ok((true, stamp)) => {
+            Ok(Done { fits: true, stamp }) => {
                 self.store.counters.count(Counter::Fills);
-                let now = time_cache::clock_ms();
-                Ok(self.found(&entry, Level::Callback, stamp, now).stamp)
+                Ok(self.stamped(&entry, stamp))
             }
-            Ok((false, _)) => {
+            Ok(Done { fits: false, .. }) => {
                 self.store.counters.count(Counter::TooLarge);
                 Err(CacheError::TooLarge(self.store.size))
             }
@@ -82,6 +75,39 @@ impl Cache {
                 Err(error)
             }
         }
+    }
+
+    fn fill_memory(&self, ticket: &mut Ticket, entry: &Arc<Entry>) -> Result<Done, CacheError> {
+        let (key, slot) = (ticket.key.clone(), ticket.place.slot);
+        ticket.end(
+            |store| {
+                let fits = store.write(&key, entry.clone());
+                store.changed(slot);
+                let stamp = Some(store.stamp(slot));
+                Done { fits, stamp }
+            },
+            |done| match done.fits {
+                true => Landing::Stored(entry.clone()),
+                false => Landing::Passed(entry.value.clone()),
+            },
+        )
+    }
+
+    /// Memory first, so that nobody who wants the value waits for the levels behind.
+    async fn fill_all(&self, ticket: &mut Ticket, entry: &Arc<Entry>) -> Result<Done, CacheError> {
+        let mut hold = ticket.hold()?;
+        let fits = hold.publish(entry);
+        self.behind.store(&ticket.key, entry, ticket.seen).await;
+        let done = hold.finish(Some(entry));
+        Ok(Done { fits, ..done })
+    }
+
+    /// The stamp of a copy of what was just written.
+    fn stamped(&self, entry: &Entry, stamp: Option<Stamp>) -> Stamp {
+        let now = time_cache::clock_ms();
+        stamp.map_or_else(Stamp::default, |stamp| {
+            self.found(entry, Level::Callback, stamp, now).stamp
+        })
     }
 
     /// Gives a value to all who wait, and stores nothing.
@@ -151,9 +177,25 @@ impl Cache {
         ticket.renew()
     }
 
-    /// Changes a key: what is stored, then the count, then those who wait are told.
-    fn change(&self, key: &[u8], entry: Option<&Arc<Entry>>) -> Result<Stamp, CacheError> {
+    /// Changes a key, in the levels behind first.
+    async fn change(&self, key: &[u8], entry: Option<&Arc<Entry>>) -> Result<Stamp, CacheError> {
         Self::check(key)?;
+        let done = match self.behind.is_empty() {
+            true => self.change_memory(key, entry),
+            false => self.change_all(key, entry).await,
+        };
+        if !done.fits {
+            self.store.counters.count(Counter::TooLarge);
+            return Err(CacheError::TooLarge(self.store.size));
+        }
+        Ok(match entry {
+            Some(entry) => self.stamped(entry, done.stamp),
+            None => done.stamp.unwrap_or_default(),
+        })
+    }
+
+    /// What is stored, then the count, then those who wait are told.
+    fn change_memory(&self, key: &[u8], entry: Option<&Arc<Entry>>) -> Done {
         let place = self.store.place(key);
         let mut board = self.store.board(place);
         let fits = match entry {
@@ -164,7 +206,7 @@ impl Cache {
             }
         };
         self.store.changed(place.slot);
-        let stamp = self.store.stamp(place.slot);
+        let stamp = Some(self.store.stamp(place.slot));
         // What a flight brings now was asked for before this change.
         let flying = board.remove(key);
         drop(board);
@@ -174,43 +216,59 @@ impl Cache {
                 _ => Landing::Again,
             });
         }
-        if !fits {
-            self.store.counters.count(Counter::TooLarge);
-            return Err(CacheError::TooLarge(self.store.size));
+        Done { fits, stamp }
+    }
+
+    async fn change_all(&self, key: &[u8], entry: Option<&Arc<Entry>>) -> Done {
+        let hold = loop {
+            match Hold::take(&self.store, key) {
+                Ok(hold) => break hold,
+                // However it ended, this change comes after it.
+                Err(other) => drop(other.await),
+            }
+        };
+        match entry {
+            Some(entry) if entry.weight(key) <= self.store.size => {
+                // A change is never late: it begins when it is stored.
+                self.behind.store(key, entry, Seen::default()).await;
+            }
+            // What has no room in memory is kept nowhere: it would be read again and again.
+            _ => self.behind.remove(key).await,
         }
-        Ok(stamp)
+        hold.finish(entry)
     }
 
     /// Stores; every worker sees it when this returns.
     ///
     /// # Errors
     /// When the key is none, or the value too long.
-    pub fn set(
+    pub async fn set(
         &self,
         key: &[u8],
         value: Option<Bytes>,
         options: Options,
     ) -> Result<Stamp, CacheError> {
         let entry = Arc::new(self.entry(value, None, options));
-        let stamp = self.change(key, Some(&entry))?;
+        let stamp = self.change(key, Some(&entry)).await?;
         self.store.counters.count(Counter::Sets);
-        let now = time_cache::clock_ms();
-        Ok(self.found(&entry, Level::Memory, stamp, now).stamp)
+        Ok(stamp)
     }
 
     /// Takes a key away; every worker sees it when this returns.
     ///
     /// # Errors
     /// When the key is none.
-    pub fn delete(&self, key: &[u8]) -> Result<Stamp, CacheError> {
-        let stamp = self.change(key, None)?;
+    pub async fn delete(&self, key: &[u8]) -> Result<Stamp, CacheError> {
+        let stamp = self.change(key, None).await?;
         self.store.counters.count(Counter::Deletes);
         Ok(stamp)
     }
 
     /// Empties this cache, and no other; every worker sees it when this returns.
-    pub fn purge(&self) {
-        self.store.empty();
+    pub async fn purge(&self) {
+        let epoch = self.store.next_epoch();
+        self.behind.purge(epoch).await;
+        self.store.empty(epoch);
         self.store.counters.count(Counter::Purges);
     }
 }

@@ -18,6 +18,8 @@ macro_rules! counters {
 counters! {
     InstanceHits "l1_hits",
     MemoryHits "l2_hits",
+    DiskHits "disk_hits",
+    RemoteHits "l3_hits",
     Misses "misses",
     Stale "stale",
     Coalesced "coalesced",

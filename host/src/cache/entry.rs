@@ -19,7 +19,7 @@ pub struct Entry {
     pub ended: u64,
     /// Until when it is kept for the case that its source fails.
     pub keep: u64,
-    /// Of which emptying of the cache it is.
+    /// The emptying of the cache after which it came, in milliseconds since 1970.
     pub epoch: u64,
 }
 

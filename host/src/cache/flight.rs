@@ -5,12 +5,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::behind::Seen;
 use super::entry::{CacheError, Entry, Options};
+use super::hold::Hold;
 use super::store::{Board, Place, Store};
 
 /// What a waiter gets.
@@ -31,19 +34,36 @@ pub(super) enum Landing {
 /// A flight on the board.
 #[derive(Debug)]
 pub(super) struct Flying {
-    id: u64,
+    pub(super) id: u64,
     epoch: u64,
     since: Instant,
+    /// The key is being changed in the levels behind: nobody takes this away but who does that.
+    pub(super) held: bool,
+    /// While it was held, another node changed the key, too.
+    pub(super) overtaken: bool,
     waiters: VecDeque<oneshot::Sender<Landing>>,
 }
 
 impl Flying {
-    pub(super) fn since(&self) -> Instant {
-        self.since
+    pub(super) fn new(id: u64, epoch: u64) -> Self {
+        Self {
+            id,
+            epoch,
+            since: Instant::now(),
+            held: false,
+            overtaken: false,
+            waiters: VecDeque::new(),
+        }
     }
 
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
+    /// Until when nobody else may take it; `None` is as long as it takes.
+    pub(super) fn lease(&self, lease: Duration) -> Option<Instant> {
+        (!self.held).then(|| self.since + lease)
+    }
+
+    /// Whether it began before the cache was emptied, and so would bring what was emptied.
+    pub(super) fn is_late(&self, epoch: u64) -> bool {
+        !self.held && self.epoch != epoch
     }
 
     pub(super) fn wait(&mut self) -> oneshot::Receiver<Landing> {
@@ -52,9 +72,24 @@ impl Flying {
         receiver
     }
 
+    /// Those who wait, to be told when the board's lock is not held any more.
+    pub(super) fn waiters(&mut self) -> Waiters {
+        Waiters(std::mem::take(&mut self.waiters))
+    }
+
     /// Tells all who wait; the board's lock is not held.
+    pub(super) fn land(mut self, landing: impl Fn() -> Landing) {
+        self.waiters().land(landing);
+    }
+}
+
+/// Those who waited.
+#[must_use]
+pub(super) struct Waiters(VecDeque<oneshot::Sender<Landing>>);
+
+impl Waiters {
     pub(super) fn land(self, landing: impl Fn() -> Landing) {
-        for waiter in self.waiters {
+        for waiter in self.0 {
             // Whoever has left needs nothing.
             let _heard = waiter.send(landing()).is_ok();
         }
@@ -73,6 +108,8 @@ pub struct Ticket {
     pub(super) old: Option<Arc<Entry>>,
     /// When it began.
     pub(super) since: Instant,
+    /// What the levels behind said when they were asked.
+    pub(super) seen: Seen,
     id: u64,
     over: bool,
 }
@@ -89,12 +126,9 @@ impl Ticket {
     ) -> Self {
         let id = store.next_flight();
         let (since, epoch) = (Instant::now(), store.epoch());
-        let flying = board.entry(key.into()).or_insert_with(|| Flying {
-            id,
-            epoch,
-            since,
-            waiters: VecDeque::new(),
-        });
+        let flying = board
+            .entry(key.into())
+            .or_insert_with(|| Flying::new(id, epoch));
         flying.id = id;
         flying.since = since;
         flying.waiters.retain(|waiter| !waiter.is_closed());
@@ -105,6 +139,7 @@ impl Ticket {
             options: Options::default(),
             old,
             since,
+            seen: Seen::default(),
             id,
             over: false,
         }
@@ -112,8 +147,43 @@ impl Ticket {
 
     fn is_mine(&self, board: &Board) -> bool {
         board.get(&self.key).is_some_and(|flying| {
-            flying.id == self.id && flying.epoch == self.store.epoch() && !self.over
+            flying.id == self.id && !flying.is_late(self.store.epoch()) && !self.over
         })
+    }
+
+    /// Holds the key while the value goes to the levels behind, if the flight is this ticket's still.
+    pub(super) fn hold(&mut self) -> Result<Hold, CacheError> {
+        let mut board = self.store.board(self.place);
+        if !self.is_mine(&board) {
+            drop(board);
+            self.give_up();
+            return Err(CacheError::Lost);
+        }
+        if let Some(flying) = board.get_mut(&self.key) {
+            flying.held = true;
+        }
+        drop(board);
+        self.over = true;
+        Ok(Hold::new(&self.store, &self.key, self.place, self.id))
+    }
+
+    /// What the levels behind had is past its time, and serves those who may have that.
+    pub(super) fn found_old(&mut self, entry: &Arc<Entry>, serves: bool) {
+        let mut board = self.store.board(self.place);
+        if !self.is_mine(&board) {
+            return;
+        }
+        self.store.write(&self.key, entry.clone());
+        self.store.changed(self.place.slot);
+        self.old = Some(entry.clone());
+        let waiters = match board.get_mut(&self.key) {
+            Some(flying) if serves => Some(flying.waiters()),
+            _ => None,
+        };
+        drop(board);
+        if let Some(waiters) = waiters {
+            waiters.land(|| Landing::Again);
+        }
     }
 
     /// Ends the flight: `store` runs under the key's lock if the flight is this ticket's still, and

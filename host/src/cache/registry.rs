@@ -7,30 +7,47 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Cache;
+use super::behind::Behind;
 use super::store::Store;
 use crate::config::model::Cache as Config;
 
 /// All caches of the process. Asked when a generation is built, never on the request path.
 #[derive(Debug, Default)]
 pub struct Registry {
-    stores: Mutex<HashMap<String, Arc<Store>>>,
+    open: Mutex<HashMap<String, Open>>,
+}
+
+/// What outlives a generation of one cache.
+#[derive(Debug)]
+struct Open {
+    config: Config,
+    store: Arc<Store>,
+    behind: Arc<Behind>,
 }
 
 impl Registry {
-    /// The caches of a configuration. One whose size is as it was keeps its values.
+    /// The caches of a configuration. One whose memory's size is as it was keeps its values, and one
+    /// whose configuration is as it was keeps all.
     pub fn open_all(&self, caches: &[Config]) -> Vec<Arc<Cache>> {
-        let mut stores = self.stores.lock();
-        let open = |config: &Config| {
-            let store = match stores.get(&config.name) {
-                Some(store) if store.size == config.size => store.clone(),
-                _ => {
-                    let store = Arc::new(Store::new(config.size));
-                    stores.insert(config.name.clone(), store.clone());
-                    store
-                }
+        let mut known = self.open.lock();
+        let mut open = |config: &Config| {
+            let before = known.remove(&config.name);
+            let behind = match &before {
+                Some(open) if open.config == *config => open.behind.clone(),
+                open => Behind::open(config, open.as_ref().map(|open| &*open.behind)),
             };
-            Arc::new(Cache::new(config.clone(), store))
+            let store = match before {
+                Some(open) if open.store.size == config.size => open.store,
+                _ => Arc::new(Store::new(config.size)),
+            };
+            let open = Open {
+                config: config.clone(),
+                store: store.clone(),
+                behind: behind.clone(),
+            };
+            known.insert(config.name.clone(), open);
+            Arc::new(Cache::new(config.clone(), store, behind))
         };
-        caches.iter().map(open).collect()
+        caches.iter().map(&mut open).collect()
     }
 }

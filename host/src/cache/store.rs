@@ -32,6 +32,7 @@ pub(super) struct Store {
     values: moka::sync::Cache<Box<[u8]>, Arc<Entry>, RandomState>,
     hasher: RandomState,
     slots: Box<[AtomicU64]>,
+    /// When it was emptied last, in milliseconds since 1970; later when that happened twice in one.
     epoch: AtomicU64,
     boards: Box<[Mutex<Board>]>,
     flights: AtomicU64,
@@ -111,7 +112,7 @@ impl Store {
             values,
             hasher: RandomState::default(),
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
-            epoch: AtomicU64::new(0),
+            epoch: AtomicU64::new(time_cache::clock_ms()),
             boards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             flights: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
@@ -182,9 +183,18 @@ impl Store {
         self.values.invalidate(key);
     }
 
+    /// The epoch that begins with an emptying.
+    pub(super) fn next_epoch(&self) -> u64 {
+        time_cache::clock_ms().max(self.epoch() + 1)
+    }
+
     /// Nothing that was stored before is seen after this; its memory is freed bit by bit.
-    pub(super) fn empty(&self) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
+    pub(super) fn empty(&self, epoch: u64) {
+        let before = self.epoch.fetch_max(epoch, Ordering::SeqCst);
+        if before >= epoch {
+            // Another emptied it at the same time: what came between is of neither's epoch.
+            self.epoch.fetch_add(1, Ordering::SeqCst);
+        }
         self.values.invalidate_all();
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 
 use super::{Cache, CacheError, Found, Options, Outcome, Registry, Ticket};
 use crate::config::model::Cache as Config;
@@ -62,6 +63,11 @@ fn miss(outcome: Result<Outcome, CacheError>) -> Ticket {
     }
 }
 
+/// A change where no level behind makes it wait.
+fn done<T>(change: impl Future<Output = T>) -> T {
+    change.now_or_never().unwrap()
+}
+
 async fn get(cache: &Cache, key: &str) -> Result<Outcome, CacheError> {
     time_cache::update();
     cache.get(key.as_bytes(), Options::default(), false).await
@@ -85,7 +91,7 @@ async fn one_flight_for_ten_thousand() {
     while cache.store.waiting.load(Ordering::Relaxed) < 10_000 {
         tokio::task::yield_now().await;
     }
-    cache.fill(&mut ticket, value("v"), None).unwrap();
+    cache.fill(&mut ticket, value("v"), None).await.unwrap();
     for waiter in waiters {
         assert_eq!(waiter.await.unwrap(), value("v"));
     }
@@ -107,7 +113,7 @@ async fn a_dropped_flight_goes_to_the_next_in_line_and_past_those_who_left() {
     assert!(left.await.is_err());
     drop(first);
     let mut ticket = miss(next.await.unwrap());
-    cache.fill(&mut ticket, value("v"), None).unwrap();
+    cache.fill(&mut ticket, value("v"), None).await.unwrap();
     assert_eq!(hit(last.await.unwrap()).value, value("v"));
 }
 
@@ -132,10 +138,10 @@ async fn a_lease_that_is_over_is_taken_and_the_late_value_refused() {
     let mut dead = miss(get(&cache, "k").await);
     let mut second = miss(get(&cache, "k").await);
     assert_eq!(
-        cache.fill(&mut dead, value("late"), None),
+        cache.fill(&mut dead, value("late"), None).await,
         Err(CacheError::Lost)
     );
-    cache.fill(&mut second, value("new"), None).unwrap();
+    cache.fill(&mut second, value("new"), None).await.unwrap();
     assert_eq!(hit(get(&cache, "k").await).value, value("new"));
 }
 
@@ -150,24 +156,27 @@ async fn a_renewed_lease_is_not_taken() {
         pause(25).await;
         assert!(cache.renew(&mut ticket));
     }
-    cache.fill(&mut ticket, value("v"), None).unwrap();
+    cache.fill(&mut ticket, value("v"), None).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_change_wins_over_a_flight_that_began_before() {
     let cache = cache(&config());
     let mut ticket = miss(get(&cache, "k").await);
-    cache.set(b"k", value("set"), Options::default()).unwrap();
+    cache
+        .set(b"k", value("set"), Options::default())
+        .await
+        .unwrap();
     assert_eq!(
-        cache.fill(&mut ticket, value("old"), None),
+        cache.fill(&mut ticket, value("old"), None).await,
         Err(CacheError::Lost)
     );
     assert_eq!(hit(get(&cache, "k").await).value, value("set"));
 
     let mut ticket = miss(get(&cache, "other").await);
-    cache.purge();
+    cache.purge().await;
     assert_eq!(
-        cache.fill(&mut ticket, value("old"), None),
+        cache.fill(&mut ticket, value("old"), None).await,
         Err(CacheError::Lost)
     );
     assert!(
@@ -180,23 +189,26 @@ async fn a_change_wins_over_a_flight_that_began_before() {
 #[tokio::test]
 async fn a_copy_is_fresh_until_a_change_a_purge_or_its_end() {
     let cache = cache(&config());
-    let set = |text| cache.set(b"k", value(text), Options::default()).unwrap();
-    let stamp = set("1");
+    let set = async |text| {
+        let set = cache.set(b"k", value(text), Options::default()).await;
+        set.unwrap()
+    };
+    let stamp = set("1").await;
     assert!(cache.fresh(stamp));
-    let newer = set("2");
+    let newer = set("2").await;
     assert!(!cache.fresh(stamp) && cache.fresh(newer));
-    cache.purge();
+    cache.purge().await;
     assert!(!cache.fresh(newer));
     let short = Options {
         ttl: Some(20),
         ..Options::default()
     };
-    let stamp = cache.set(b"k", value("3"), short).unwrap();
+    let stamp = cache.set(b"k", value("3"), short).await.unwrap();
     assert!(cache.fresh(stamp));
     pause(25).await;
     assert!(!cache.fresh(stamp));
-    let stamp = set("4");
-    cache.delete(b"k").unwrap();
+    let stamp = set("4").await;
+    cache.delete(b"k").await.unwrap();
     assert!(!cache.fresh(stamp));
 }
 
@@ -208,9 +220,12 @@ async fn a_purge_leaves_another_cache_alone() {
     };
     let caches = Registry::default().open_all(&[config(), other]);
     for cache in &caches {
-        cache.set(b"k", value("v"), Options::default()).unwrap();
+        cache
+            .set(b"k", value("v"), Options::default())
+            .await
+            .unwrap();
     }
-    caches[0].purge();
+    caches[0].purge().await;
     time_cache::update();
     assert!(caches[0].hit(b"k").is_none());
     assert!(caches[1].hit(b"k").is_some());
@@ -227,7 +242,7 @@ async fn stale_if_error_serves_and_leaves_the_source_alone() {
         ttl: Some(10),
         ..Options::default()
     };
-    cache.set(b"k", value("v"), brief).unwrap();
+    cache.set(b"k", value("v"), brief).await.unwrap();
     pause(15).await;
     let mut ticket = miss(get(&cache, "k").await);
     let served = cache.fail(&mut ticket, "down").unwrap();
@@ -267,7 +282,7 @@ async fn while_one_brings_a_new_value_the_old_one_serves_the_others() {
             ttl: Some(ttl),
             ..Options::default()
         };
-        cache.set(b"k", value("old"), brief).unwrap();
+        cache.set(b"k", value("old"), brief).await.unwrap();
         if after == 0 {
             assert_eq!(hit(get(&cache, "k").await).value, value("old"));
         }
@@ -275,7 +290,7 @@ async fn while_one_brings_a_new_value_the_old_one_serves_the_others() {
         let mut ticket = miss(get(&cache, "k").await);
         let other = hit(get(&cache, "k").await);
         assert_eq!((other.value, other.stale), (value("old"), after > 0));
-        cache.fill(&mut ticket, value("new"), None).unwrap();
+        cache.fill(&mut ticket, value("new"), None).await.unwrap();
         assert_eq!(hit(get(&cache, "k").await).value, value("new"));
     }
 }
@@ -284,23 +299,24 @@ async fn while_one_brings_a_new_value_the_old_one_serves_the_others() {
 async fn negative_values_for_ever_and_too_large_ones() {
     let cache = cache(&config());
     let mut ticket = miss(get(&cache, "none").await);
-    cache.fill(&mut ticket, None, None).unwrap();
+    cache.fill(&mut ticket, None, None).await.unwrap();
     let none = hit(get(&cache, "none").await);
     assert!(none.value.is_none() && none.remaining.is_some_and(|left| left <= 5_000));
 
     let mut ticket = miss(get(&cache, "ever").await);
-    cache.fill(&mut ticket, value("v"), Some(0)).unwrap();
+    cache.fill(&mut ticket, value("v"), Some(0)).await.unwrap();
     assert_eq!(hit(get(&cache, "ever").await).remaining, None);
 
     let big = Bytes::from(vec![0; 2 << 20]);
     cache
         .set(b"big", value("small"), Options::default())
+        .await
         .unwrap();
-    let refused = cache.set(b"big", Some(big), Options::default());
+    let refused = cache.set(b"big", Some(big), Options::default()).await;
     assert_eq!(refused.unwrap_err(), CacheError::TooLarge(1 << 20));
     assert!(cache.peek(b"big", true).is_none(), "an older value stays");
     for key in [&b""[..], &[b'x'; 65_536]] {
-        assert_eq!(cache.delete(key), Err(CacheError::InvalidKey));
+        assert_eq!(cache.delete(key).await, Err(CacheError::InvalidKey));
     }
 }
 
@@ -312,9 +328,7 @@ fn a_flood_of_negative_values_leaves_what_is_used() {
     });
     let keys: Vec<_> = (0..50).map(|n| format!("product {n}")).collect();
     for key in &keys {
-        cache
-            .set(key.as_bytes(), value("v"), Options::default())
-            .unwrap();
+        done(cache.set(key.as_bytes(), value("v"), Options::default())).unwrap();
     }
     let live = || {
         keys.iter()
@@ -325,7 +339,7 @@ fn a_flood_of_negative_values_leaves_what_is_used() {
         assert!(live() > 45, "{} of 50 after {step} floods", live());
         for n in 0..200 {
             let key = format!("no such thing {step} {n}");
-            cache.set(key.as_bytes(), None, Options::default()).unwrap();
+            done(cache.set(key.as_bytes(), None, Options::default())).unwrap();
         }
     }
     assert!(count(&cache, "l2_bytes") <= 64 << 10);
@@ -343,6 +357,7 @@ async fn a_ttl_is_cut_at_random_and_never_to_for_ever() {
         let key = format!("{n}");
         cache
             .set(key.as_bytes(), value("v"), Options::default())
+            .await
             .unwrap();
         let left = cache
             .peek(key.as_bytes(), false)
@@ -355,7 +370,7 @@ async fn a_ttl_is_cut_at_random_and_never_to_for_ever() {
             ttl: Some(1),
             ..Options::default()
         };
-        let stamp = cache.set(b"brief", value("v"), brief).unwrap();
+        let stamp = cache.set(b"brief", value("v"), brief).await.unwrap();
         assert_ne!(stamp.until, u64::MAX);
     }
     assert!(ends.len() > 50, "{} ends", ends.len());
@@ -380,7 +395,7 @@ fn no_reader_sees_an_older_value_after_the_writer_returned() {
         let text = found.value.as_deref().unwrap();
         std::str::from_utf8(text).unwrap().parse().unwrap()
     };
-    cache.set(b"k", value("0"), Options::default()).unwrap();
+    done(cache.set(b"k", value("0"), Options::default())).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -402,7 +417,7 @@ fn no_reader_sees_an_older_value_after_the_writer_returned() {
         }
         for step in 1..=100_000_u64 {
             let text = step.to_string();
-            cache.set(b"k", value(&text), Options::default()).unwrap();
+            done(cache.set(b"k", value(&text), Options::default())).unwrap();
             written.store(step, Ordering::SeqCst);
         }
         over.store(true, Ordering::Relaxed);

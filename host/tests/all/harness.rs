@@ -85,7 +85,8 @@ pub(crate) fn walk(folder: &Path) -> Vec<PathBuf> {
                 if !(name == "target" || name == "node_modules" || name.starts_with('.')) {
                     folders.push(path);
                 }
-            } else {
+            } else if name != ".git" {
+                // In a second work tree that is a file, which says where the first one is.
                 files.push(path);
             }
         }
