@@ -4,13 +4,17 @@
 //! The connection is multiplexed by the `redis` crate, which writes commands as they come and hands
 //! each reply to who asked. What stands here is what a gateway needs around it: a limit on a reply's
 //! length, time-outs, a bound on what waits, a breaker that makes commands fail at once while the
-//! server is away and closes by itself, and the table that says which arguments are keys.
+//! server is away and closes by itself, the way to a cluster's nodes, and the table that says which
+//! arguments are keys.
 //! Nothing here knows Wasm.
 
 mod breaker;
 mod client;
+mod cluster;
+mod cluster_reply;
 pub mod command;
 mod connect;
+mod lane;
 mod limit;
 mod subscription;
 

@@ -78,9 +78,9 @@ fn has(list: &str, command: &str) -> bool {
 
 /// The command's name in capitals; `None` when there is no command.
 #[must_use]
-pub fn name(arguments: &[Vec<u8>]) -> Option<String> {
-    let name = arguments.first().filter(|name| !name.is_empty())?;
-    Some(String::from_utf8_lossy(name).to_ascii_uppercase())
+pub fn name<A: AsRef<[u8]>>(arguments: &[A]) -> Option<String> {
+    let name = arguments.first()?.as_ref();
+    (!name.is_empty()).then(|| String::from_utf8_lossy(name).to_ascii_uppercase())
 }
 
 /// Why a command cannot be sent on a shared connection, if it cannot.
@@ -97,17 +97,24 @@ pub fn spoils(command: &str, arguments: &[Vec<u8>]) -> Option<String> {
 
 /// The keys among a command's arguments; `None` when it is not known which they are.
 #[must_use]
-pub fn keys<'a>(command: &str, arguments: &'a [Vec<u8>]) -> Option<Vec<&'a [u8]>> {
+pub fn keys<'a, A: AsRef<[u8]>>(command: &str, arguments: &'a [A]) -> Option<Vec<&'a [u8]>> {
     if has(KEYLESS, command) {
         return Some(Vec::new());
     }
+    if matches!(command, "XREAD" | "XREADGROUP") {
+        // The names of the streams, and as many positions in them.
+        let word = |argument: &A| argument.as_ref().eq_ignore_ascii_case(b"STREAMS");
+        let rest = arguments.get(arguments.iter().position(word)? + 1..)?;
+        let keys = rest.get(..rest.len() / 2).filter(|keys| !keys.is_empty())?;
+        return Some(keys.iter().map(AsRef::as_ref).collect());
+    }
     if let Some((_, at)) = COUNTED.iter().find(|(name, _)| *name == command) {
-        let count = std::str::from_utf8(arguments.get(*at)?)
+        let count = std::str::from_utf8(arguments.get(*at)?.as_ref())
             .ok()?
             .parse::<usize>()
             .ok()?;
         let keys = arguments.get(at + 1..(at + 1).checked_add(count)?)?;
-        return Some(keys.iter().map(Vec::as_slice).collect());
+        return Some(keys.iter().map(AsRef::as_ref).collect());
     }
     let (first, last, step) = KEYS.iter().find(|(_, names)| has(names, command))?.0;
     let end = if last < 0 {
@@ -116,7 +123,7 @@ pub fn keys<'a>(command: &str, arguments: &'a [Vec<u8>]) -> Option<Vec<&'a [u8]>
         usize::try_from(last).ok()? + 1
     };
     let keys = arguments.get(first..end)?;
-    let keys: Vec<_> = keys.iter().step_by(step).map(Vec::as_slice).collect();
+    let keys: Vec<_> = keys.iter().step_by(step).map(AsRef::as_ref).collect();
     (!keys.is_empty()).then_some(keys)
 }
 
@@ -146,6 +153,9 @@ mod tests {
         assert_eq!(of("EVALSHA abc 2 a b c"), some("a b"));
         assert_eq!(of("EVALSHA abc 3 a b"), None);
         assert_eq!(of("EVALSHA abc 18446744073709551615 a"), None);
+        assert_eq!(of("XREAD COUNT 2 STREAMS a b 0 0"), some("a b"));
+        assert_eq!(of("XREADGROUP GROUP g c STREAMS a >"), some("a"));
+        assert_eq!(of("XREAD STREAMS"), None);
         assert_eq!(of("PING"), some(""));
         assert_eq!(of("GET"), None);
         assert_eq!(of("FLUSHALL"), None);

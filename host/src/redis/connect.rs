@@ -8,8 +8,8 @@ use ::redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub};
 use ::redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::RedisError;
 use super::limit::Limited;
+use super::{RedisError, text};
 use crate::config::model::{Redis, RedisAddress, RedisKind};
 use crate::tls_client;
 
@@ -47,6 +47,13 @@ impl Drop for Task {
 pub(super) fn fault(error: &::redis::RedisError) -> RedisError {
     if error.is_timeout() {
         return RedisError::Timeout;
+    }
+    if let Some(errors) = error.clone().into_server_errors() {
+        // Which of its commands is to blame, in the server's words.
+        return RedisError::Failed(match errors.first() {
+            Some((_, first)) => format!("EXECABORT {}", text(first)),
+            None => "EXECABORT".to_owned(),
+        });
     }
     match error.kind() {
         ::redis::ErrorKind::Server(_) | ::redis::ErrorKind::Extension => {
@@ -217,19 +224,62 @@ async fn ask_sentinel(
     }
 }
 
-/// A connection for commands.
-pub(super) async fn connect(config: &Redis) -> Result<Connection, RedisError> {
-    let address = server(config).await?;
-    to_address(config, &address, config.url.db).await
+/// Whether a server is the master that a sentinel took it for: right after a failover it may be wrong.
+async fn demand_master(
+    connection: &mut Connection,
+    address: &RedisAddress,
+) -> Result<(), RedisError> {
+    let command = ::redis::cmd("ROLE");
+    let reply = connection.multiplexed.req_packed_command(&command).await;
+    match reply.map_err(|e| fault(&e))? {
+        Value::Array(parts) if parts.first() == Some(&Value::BulkString(b"slave".to_vec())) => {
+            Err(unavailable(address, &"it is not the master any more"))
+        }
+        // A user that may not ask finds out by the first command that writes.
+        _ => Ok(()),
+    }
 }
 
-/// A connection for a subscription. It speaks RESP2, which every server has.
-pub(super) async fn connect_pubsub(config: &Redis) -> Result<PubSub, RedisError> {
+/// A connection for commands, to a node of a cluster when one is named.
+pub(super) async fn connect(
+    config: &Redis,
+    node: Option<&RedisAddress>,
+) -> Result<Connection, RedisError> {
+    if let Some(node) = node {
+        return to_address(config, node, 0).await;
+    }
     let address = server(config).await?;
-    let stream = open(config, &address).await?;
+    let mut connection = to_address(config, &address, config.url.db).await?;
+    if matches!(config.url.kind, RedisKind::Sentinel(_)) {
+        demand_master(&mut connection, &address).await?;
+    }
+    Ok(connection)
+}
+
+async fn pubsub_to(config: &Redis, address: &RedisAddress) -> Result<PubSub, RedisError> {
+    let stream = open(config, address).await?;
     let exceeded = Arc::new(AtomicBool::new(false));
     let stream = Limited::new(stream, config.reply_limit, exceeded);
     PubSub::new(&login(config, ProtocolVersion::RESP2, 0), stream)
         .await
         .map_err(|e| fault(&e))
+}
+
+/// A connection for a subscription. It speaks RESP2, which every server has. In a cluster, whose
+/// nodes tell each other every message, the first that answers will do.
+pub(super) async fn connect_pubsub(
+    config: &Redis,
+    nodes: &[RedisAddress],
+) -> Result<PubSub, RedisError> {
+    if config.url.kind != RedisKind::Cluster {
+        return pubsub_to(config, &server(config).await?).await;
+    }
+    let mut last = RedisError::Unavailable("no node of the cluster answers".to_owned());
+    for node in nodes.iter().chain(&config.url.addresses) {
+        match pubsub_to(config, node).await {
+            Ok(pubsub) => return Ok(pubsub),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }

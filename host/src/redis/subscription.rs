@@ -89,7 +89,7 @@ impl Subscription {
             return Err(RedisError::Busy);
         }
         let begin = async {
-            let mut pubsub = connect::connect_pubsub(config).await?;
+            let mut pubsub = connect::connect_pubsub(config, &place.0.nodes()).await?;
             if !channels.is_empty() {
                 pubsub
                     .subscribe(&channels)

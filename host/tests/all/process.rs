@@ -124,6 +124,15 @@ impl Process {
         kill_process(self.pid, signal).expect("the process has ended already");
     }
 
+    /// The most memory that it has held at once, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.pid.as_raw_nonzero());
+        let status = std::fs::read_to_string(file).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        kib.unwrap().parse::<u64>().unwrap() << 10
+    }
+
     /// Waits for its end; `None` when it takes longer than `patience`.
     pub(crate) fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
         if self.status.is_none() {
@@ -141,6 +150,12 @@ impl Drop for Process {
             self.wait(PATIENCE);
         }
     }
+}
+
+/// Lets time pass, for a peer that is slow on purpose: no test waits so for something to happen.
+pub(crate) fn pause(time: Duration) {
+    let (_never, silence) = channel::<()>();
+    silence.recv_timeout(time).ok();
 }
 
 /// The whole run of a command that ends by itself: exit code (-1 for a signal), output, error output.

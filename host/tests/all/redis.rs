@@ -45,7 +45,7 @@ impl Redis {
             .arg(self.folder.path())
             .args(&self.arguments);
         let process = Process::start(command);
-        let ready = Regex::new("Ready to accept connections|Sentinel ID is").unwrap();
+        let ready = Regex::new("eady to accept connections").unwrap();
         process
             .stdout
             .wait_for(&ready, 0, PATIENCE)
@@ -67,17 +67,26 @@ impl Redis {
 
 /// A server with a `[redis.main]`, and one route that runs the Lua in its query.
 fn server(redis: u16, more: &str) -> Server {
+    server_at(&format!("redis://127.0.0.1:{redis}"), more)
+}
+
+/// [`server`] with a URL as it is given.
+pub(crate) fn server_at(url: &str, more: &str) -> Server {
     let config = format!(
         r#"
 [server]
 workers = 1
 
 [redis.main]
-url = "redis://127.0.0.1:{redis}"
+url = "{url}"
 {more}
 
 [plugin.lua]
 config = {{ init = "redis = require 'phasor.redis'; cjson = require 'cjson'" }}
+
+[[route]]
+path = "/alive"
+respond = {{ status = 200 }}
 
 [[route]]
 path = "/run"
@@ -92,7 +101,8 @@ ngx.say(run(main, redis, cjson, ngx))
     Server::start(&config, &[])
 }
 
-fn post(server: &Server, lua: &str) -> String {
+/// Runs Lua in a request; what it returns.
+pub(crate) fn post(server: &Server, lua: &str) -> String {
     let mut client = Client::connect(server.port());
     let length = lua.len();
     client.send(format!(
@@ -245,7 +255,7 @@ fn a_server_that_hangs_costs_time_outs_and_then_nothing() {
 }
 
 /// Asks again and again until it is so.
-fn wait_until(mut so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(mut so: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !so() {
         assert!(Instant::now() < until, "it never came to be");
@@ -278,7 +288,10 @@ fn an_oversized_reply_is_refused() {
     let Some(redis) = Redis::start(&["--proto-max-bulk-len", "1gb"]) else {
         return;
     };
-    let server = server(redis.port, "reply_limit = \"1m\"\ntimeout = \"5s\"");
+    let server = server(
+        redis.port,
+        "reply_limit = \"1m\"\ntimeout = \"60s\"\nconnect_timeout = \"60s\"",
+    );
     // 512 MiB that Redis makes of nothing.
     assert_eq!(
         post(&server, "return main:setrange('big', 536870911, 'x')"),

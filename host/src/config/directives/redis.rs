@@ -5,13 +5,13 @@ use crate::config::definition::{Directive, Kind, Table};
 
 pub(super) static REDIS: Table = Table {
     title: "[redis.NAME]",
-    doc: "A Redis server by name. Each worker has one connection to it, which all requests share.",
+    doc: "A Redis server by name. Each worker has one connection to it (to each node of a cluster), which all requests share.",
     directives: &[
         Directive::new(
             "url",
             Kind::Text,
             "\"redis://[USER:PASSWORD@]HOST[:PORT][/DB]\"; `rediss` for TLS, \
-             \"redis+sentinel://A:1,B:2/MASTER[/DB]\", \
+             \"redis+sentinel://A:1,B:2/MASTER[/DB]\", \"redis+cluster://A:1,B:2\", \
              \"unix:/PATH[?db=N]\".",
         )
         .required(),

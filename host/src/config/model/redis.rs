@@ -35,7 +35,7 @@ pub struct Redis {
 /// Where a Redis is and how to log in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl {
-    /// Which of the three forms.
+    /// Which of the forms.
     pub kind: RedisKind,
     /// Over TLS.
     pub tls: bool,
@@ -67,6 +67,8 @@ pub enum RedisKind {
     Single,
     /// Sentinels, which know the server of this name.
     Sentinel(String),
+    /// Nodes of a cluster; those that are named know the others.
+    Cluster,
 }
 
 /// Where to connect.
@@ -89,7 +91,7 @@ impl std::fmt::Display for RedisAddress {
 }
 
 const FORM: &str = "write \"redis://HOST:PORT/DB\", \"rediss://HOST\", \
-                    \"redis+sentinel://A:1,B:2/MASTER\" or \"unix:/PATH\"";
+                    \"redis+sentinel://A:1,B:2/MASTER\", \"redis+cluster://A:1,B:2\" or \"unix:/PATH\"";
 
 fn decode(text: &str) -> String {
     percent_encoding::percent_decode_str(text)
@@ -133,12 +135,7 @@ impl RedisUrl {
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (kind, port, db) = match form {
             "" => (RedisKind::Single, 6379, path),
-            // One of its servers would answer MOVED for most keys: better said at the start.
-            "+cluster" => {
-                return Err(
-                    "a Redis cluster cannot be used yet: name one server or sentinels".to_owned(),
-                );
-            }
+            "+cluster" => (RedisKind::Cluster, 6379, path),
             "+sentinel" => {
                 let (master, db) = path.split_once('/').unwrap_or((path, ""));
                 if master.is_empty() {
@@ -164,9 +161,13 @@ impl RedisUrl {
         }
         if kind == RedisKind::Single && addresses.len() > 1 {
             return Err(
-                "several servers are sentinels: write \"redis+sentinel://A:1,B:2/MASTER\""
+                "several servers are sentinels or a cluster: write \"redis+sentinel://A:1,B:2/MASTER\" or \"redis+cluster://A:1,B:2\""
                     .to_owned(),
             );
+        }
+        let db = database(db)?;
+        if kind == RedisKind::Cluster && db != 0 {
+            return Err("a cluster has one database: leave its number out".to_owned());
         }
         Ok(Self {
             kind,
@@ -174,7 +175,7 @@ impl RedisUrl {
             addresses,
             user,
             password,
-            db: database(db)?,
+            db,
         })
     }
 

@@ -121,7 +121,7 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[redis.a]\nurl='http://x'\n[redis.b]\nurl='redis://h:0'\n[redis.c]\nurl='redis+sentinel://h'\n[redis.d]\nurl='redis://a,b'\n[redis.e]\n[redis.f]\nurl='redis://h/x'\n[redis.g]\nurl='unix:tmp'\n[redis.h]\nurl='redis+cluster://a,b'\n",
+        "[redis.a]\nurl='http://x'\n[redis.b]\nurl='redis://h:0'\n[redis.c]\nurl='redis+sentinel://h'\n[redis.d]\nurl='redis://a,b'\n[redis.e]\n[redis.f]\nurl='redis://h/x'\n[redis.g]\nurl='unix:tmp'\n[redis.h]\nurl='redis+cluster://a,b/2'\n",
         &[
             "2:5: `http` is not a scheme of Redis",
             "4:5: `h:0` is not a host and a port",
@@ -130,7 +130,7 @@ const CASES: &[(&str, &[&str])] = &[
             "9:1: `[redis.NAME]` needs the key `url`",
             "11:5: `x` is not a database's number",
             "13:5: `tmp` is not a path from the root",
-            "15:5: a Redis cluster cannot be used yet",
+            "15:5: a cluster has one database: leave its number out",
         ],
     ),
     (
