@@ -29,6 +29,7 @@ test: tools targets
 ## Unit tests, integration tests, doc tests. One profile, so that wasmtime is built once.
 unit: guests
 	PHASOR_REQUIRE_TOOLS=1 cargo test --locked -p phasor -p phasor-plugin -p phasor-plugin-macros
+	cargo test --locked -p phasor-go
 
 ## Installs what the tests need and this machine lacks.
 tools:
@@ -50,11 +51,14 @@ targets:
 ## Cheapest first.
 lint: fmt
 	cargo clippy --locked -p phasor --all-targets -- -D warnings
-	cargo clippy --locked -p phasor-plugin -p phasor-plugin-macros --all-targets -- -D warnings
+	cargo clippy --locked -p phasor-plugin -p phasor-plugin-macros -p phasor-go --all-targets -- -D warnings
 	cargo clippy --locked --profile guest --target $(WASM) -p phasor-lua -p phasor-demo $(addprefix -p ,$(GUEST_PACKAGES)) -- -D warnings
+	cd sdk/go && GOOS=wasip1 GOARCH=wasm go vet -unsafeptr=false ./...
 
 fmt:
 	cargo fmt --all --check
+	@unformatted=$$(gofmt -l sdk/go host/tests/guests-go examples | grep -v -e /internal/wit/phasor_ -e /wit_exports.go || true); \
+	[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
 
 ## The bundled components, from their sources; the result is checked in and is the same everywhere.
 plugins:
@@ -74,6 +78,7 @@ doc:
 
 ## Writes generated parts of the documentation anew.
 bless:
+	cargo run --locked --quiet -p phasor-go -- bindings sdk/go
 	PHASOR_BLESS=1 cargo test --locked -p phasor --test all wit_docs
 
 ## Phasor beside nginx and OpenResty's Lua, then single steps; fills the tables of benches/README.md.

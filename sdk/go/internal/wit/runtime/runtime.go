@@ -81,6 +81,11 @@ func Return(pinner *runtime.Pinner) {
 	arguments.reset()
 }
 
+// Unpin is called when a handler's arguments have been copied.
+func Unpin() {
+	arguments.reset()
+}
+
 //go:wasmexport cabi_realloc
 func cabiRealloc(old unsafe.Pointer, oldSize, align, size uintptr) unsafe.Pointer {
 	target := &arguments

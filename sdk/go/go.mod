@@ -1,0 +1,3 @@
+module phasor
+
+go 1.25
