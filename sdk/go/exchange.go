@@ -3,6 +3,7 @@ package phasor
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"phasor/internal/wait"
@@ -108,6 +109,11 @@ func CPU() time.Duration {
 // Sleep suspends the goroutine; nothing of a time lets others run first. It ends early with the
 // context's error.
 func Sleep(ctx context.Context, delay time.Duration) error {
+	if delay <= 0 {
+		runtime.Gosched()
+		timers.Sleep(0)
+		return ctx.Err()
+	}
 	_, err := wait.Call(ctx,
 		func() (unit witTypes.Unit) { timers.Sleep(wait.Milliseconds(delay)); return unit },
 		func() *timers.Operation { return timers.BeginSleep(wait.Milliseconds(delay)) },

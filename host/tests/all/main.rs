@@ -26,6 +26,7 @@ mod client;
 mod config_errors;
 mod docs;
 mod faults;
+mod go;
 mod harness;
 mod http;
 mod isolation;

@@ -13,7 +13,7 @@ tool=$target/debug/phasor-go
 for folder in "$root"/host/tests/guests-go/* "$root"/examples/*/go; do
     [ -f "$folder/main.go" ] || continue
     case $folder in
-        */examples/*) name=$(basename "$(dirname "$folder")" | sed 's/^[0-9]*-/example-go-/') ;;
+        */examples/*) name=$(basename "$(dirname "$folder")" | sed 's/^[0-9]*-\(.*\)/example_\1_go/') ;;
         *) name=$(basename "$folder") ;;
     esac
     "$tool" build "$folder" "$out/$name.wasm"

@@ -1,24 +1,46 @@
-//! Lists the contract's files, so that the tool carries them and needs no folder beside it.
+//! Lists the contract's files and the SDK's, so that the tool carries them and needs no folder
+//! beside it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../wit");
-    println!("cargo::rerun-if-changed={}", wit.display());
-    let mut files: Vec<PathBuf> = fs::read_dir(&wit)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<io::Result<_>>()?;
-    files.retain(|file| file.extension().is_some_and(|kind| kind == "wit"));
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let out = PathBuf::from(env::var("OUT_DIR").map_err(io::Error::other)?);
+    fs::write(out.join("wit.rs"), list(&own.join("../../../wit"), "wit")?)?;
+    fs::write(out.join("sdk.rs"), list(&own.join(".."), "go mod s")?)
+}
+
+/// The files below a folder that have one of these extensions, as an expression: names and texts.
+fn list(folder: &Path, kinds: &str) -> io::Result<String> {
+    let folder = folder.canonicalize()?;
+    let mut files = Vec::new();
+    walk(&folder, &mut files)?;
     files.sort();
     let mut list = String::from("[");
     for file in files {
-        println!("cargo::rerun-if-changed={}", file.display());
-        let name = file.file_name().unwrap_or_default();
-        let _ = writeln!(list, "({name:?}, include_str!({file:?})),");
+        let kind = file.extension().unwrap_or_default().to_string_lossy();
+        let name = file.strip_prefix(&folder).map_err(io::Error::other)?;
+        if kinds.split(' ').any(|one| one == kind) {
+            println!("cargo::rerun-if-changed={}", file.display());
+            let _ = writeln!(list, "({name:?}, include_str!({file:?})),");
+        }
     }
     list.push(']');
-    let out = env::var("OUT_DIR").map_err(io::Error::other)?;
-    fs::write(Path::new(&out).join("wit.rs"), list)
+    Ok(list)
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    println!("cargo::rerun-if-changed={}", folder.display());
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        // The tool itself lies below the SDK.
+        if !path.is_dir() {
+            files.push(path);
+        } else if path.file_name().is_some_and(|name| name != "tool") {
+            walk(&path, files)?;
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,5 @@
-//! The command line of the Go steps: `phasor-go build FOLDER FILE.wasm` makes a component of a plugin,
-//! `phasor-go inspect FILE.wasm` tells what one imports and exports. `phasor-go bindings sdk/go`
+//! The command line of the Go steps: `phasor-go new FOLDER` begins a plugin, `phasor-go build FOLDER
+//! FILE.wasm` makes a component of it, `phasor-go inspect FILE.wasm` tells what one imports and exports. `phasor-go bindings sdk/go`
 //! writes the SDK's generated packages anew, `phasor-go check sdk/go` tells which are stale.
 
 use std::env;
@@ -13,6 +13,7 @@ fn main() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["build", folder, file] => phasor_go::build(Path::new(folder), Path::new(file)),
+        ["new", folder] => phasor_go::create(Path::new(folder)),
         ["inspect", file] => {
             let text = phasor_go::inspect(Path::new(file))?;
             Ok(stdout().write_all(text.as_bytes())?)
@@ -28,7 +29,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         _ => anyhow::bail!(
-            "usage: phasor-go build FOLDER FILE.wasm | inspect FILE.wasm | bindings MODULE | check MODULE"
+            "usage: phasor-go new FOLDER | build FOLDER FILE.wasm | inspect FILE.wasm | bindings MODULE | check MODULE"
         ),
     }
 }

@@ -702,6 +702,16 @@ func Fresh(id uint32, slot uint32, version uint64, until uint64) bool {
 
 }
 
+//go:wasmimport phasor:plugin/cache@0.1.0 unchanged
+func wasm_import_unchanged(arg0 int32, arg1 int32, arg2 int64) int32
+
+func Unchanged(id uint32, slot uint32, version uint64) bool {
+
+	result := wasm_import_unchanged(int32(id), int32(slot), int64(version))
+	return (result != 0)
+
+}
+
 //go:wasmimport phasor:plugin/cache@0.1.0 peek
 func wasm_import_peek(arg0 int32, arg1 uintptr, arg2 uint32, arg3 int32, arg4 uintptr)
 
