@@ -8,7 +8,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::client::get;
-use crate::harness::{Folder, PHASOR, Server, root};
+use crate::harness::{Folder, PHASOR, Server, prepare, root};
 use crate::process::{have, run};
 use crate::redis::Redis;
 
@@ -59,6 +59,20 @@ content = "go"
     drop(redis);
     assert_eq!(ask("/away"), "away\n");
     server.stop(Signal::QUIT);
+}
+
+#[test]
+fn init_may_refuse() {
+    let config =
+        "[plugin.go]\ncomponent = \"{guests}/go-init.wasm\"\nconfig = { word = \"refuse\" }\n";
+    let folder = Folder::new();
+    let file = folder.write("phasor.toml", prepare(config).0);
+    let (code, _, err) = run(Command::new(PHASOR).arg("check").arg(&file));
+    assert_eq!(code, 78, "{err}");
+    assert!(
+        err.contains("plugin `go`: this configuration is refused"),
+        "{err}"
+    );
 }
 
 #[test]

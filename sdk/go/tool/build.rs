@@ -24,7 +24,7 @@ fn list(folder: &Path, kinds: &str) -> io::Result<String> {
         let name = file.strip_prefix(&folder).map_err(io::Error::other)?;
         if kinds.split(' ').any(|one| one == kind) {
             println!("cargo::rerun-if-changed={}", file.display());
-            let _ = writeln!(list, "({name:?}, include_str!({file:?})),");
+            writeln!(list, "({name:?}, include_str!({file:?})),").map_err(io::Error::other)?;
         }
     }
     list.push(']');
