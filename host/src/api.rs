@@ -12,7 +12,7 @@ use crate::config::model::Allow;
 use crate::exchange::{ExchangeId, NO_EXCHANGE};
 use crate::phase::{Phase, PhaseSet};
 use crate::reactor::ReactorId;
-use crate::shared_dict::Registry;
+use crate::shared_dict::Dicts;
 
 pub mod cache;
 mod config;
@@ -119,8 +119,8 @@ pub struct PluginInfo {
     pub allow: Allow,
     /// The reactor's program as JSON; empty for an ordinary component.
     pub program: String,
-    /// The process's shared dicts.
-    pub dicts: Arc<Registry>,
+    /// The generation's shared dicts.
+    pub dicts: Arc<Dicts>,
     /// The configuration's caches.
     pub caches: Vec<Arc<crate::cache::Cache>>,
     /// The configuration's locks.

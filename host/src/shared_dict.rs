@@ -33,7 +33,7 @@ use bytes::Bytes;
 use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
-pub use registry::Registry;
+pub use registry::{Dicts, Registry, Wanted};
 use shard::{ENTRY_COST, Shard, Stored};
 
 /// Keys are shorter than this, as in OpenResty: its key length has 16 bits.

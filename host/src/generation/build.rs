@@ -10,7 +10,7 @@ use super::program::Program;
 use crate::access_log::{AccessLog, Format};
 use crate::api::PluginInfo;
 use crate::config::model::{
-    AccessLogFormat, Component, Config, LogTarget, Plugin as PluginConfig, Route,
+    AccessLogFormat, Component, Config, LogTarget, Plugin as PluginConfig, Route, SharedDict,
 };
 use crate::config::{Diagnostic, Diagnostics};
 use crate::observe::log_file::Target;
@@ -18,7 +18,7 @@ use crate::phase::PhaseSet;
 use crate::plugin::elsewhere::OtherThreads;
 use crate::plugin::{Loaded, Plugin, Runtime, WorkerHandlers, image};
 use crate::router::{RouteKey, Router};
-use crate::shared_dict::Registry;
+use crate::shared_dict::{Dicts, Registry, Wanted};
 
 /// The components that are part of the server.
 const BUNDLED: &[(&str, &[u8])] = &[
@@ -41,7 +41,9 @@ impl std::error::Error for BuildError {}
 /// Builds generations, one after the other; what outlives a generation is here.
 pub struct Builder {
     runtime: Arc<Runtime>,
-    dicts: Arc<Registry>,
+    dicts: Registry,
+    /// Those of the generation that is being built.
+    opened: Arc<Dicts>,
     caches: crate::cache::Registry,
     locks: crate::lock::Registry,
     seed: u64,
@@ -61,7 +63,8 @@ impl Builder {
     pub fn new(runtime: Arc<Runtime>, seed: u64) -> Self {
         Self {
             runtime,
-            dicts: Arc::new(Registry::new()),
+            dicts: Registry::new(),
+            opened: Arc::default(),
             caches: crate::cache::Registry::default(),
             locks: crate::lock::Registry::default(),
             seed,
@@ -75,10 +78,8 @@ impl Builder {
     /// # Errors
     /// All that is wrong with components, plans and `init` handlers.
     pub async fn build(&mut self, config: Config) -> Result<Arc<Generation>, BuildError> {
-        for dict in &config.shared_dicts {
-            let opened = self.dicts.open(&dict.name, dict.size);
-            opened.limit_waiters(dict.waiters);
-        }
+        let dicts: Vec<_> = config.shared_dicts.iter().map(wanted).collect();
+        self.opened = self.dicts.open(&dicts);
         let parts = self.load_all(&config)?;
         let phases: Vec<PhaseSet> = parts.iter().map(|part| part.loaded.phases).collect();
         let mut planner = Planner {
@@ -109,6 +110,7 @@ impl Builder {
             .enumerate()
             .filter_map(|(place, route)| Some((route.name.clone()?, place)))
             .collect();
+        self.dicts.settle(&self.opened, &dicts);
         self.built += 1;
         let number = self.built;
         Ok(Arc::new(Generation {
@@ -208,7 +210,7 @@ impl Builder {
             } else {
                 String::new()
             },
-            dicts: self.dicts.clone(),
+            dicts: self.opened.clone(),
             caches: self.caches.open_all(&config.caches),
             locks: self.locks.open_all(&config.locks),
             redis: config.redis.clone(),
@@ -263,6 +265,14 @@ impl Builder {
             AccessLogFormat::Template(template) => Format::Template(template.clone()),
         };
         Ok(Some((open, format)))
+    }
+}
+
+fn wanted(dict: &SharedDict) -> Wanted<'_> {
+    Wanted {
+        name: &dict.name,
+        capacity: dict.size,
+        waiters: dict.waiters,
     }
 }
 

@@ -77,14 +77,11 @@ impl SharedDict {
                 .lanes
                 .iter()
                 .filter(|lane| without_victim.is_none_or(|bare| !std::ptr::eq(bare, *lane)));
-            let Some(lane) = others
-                .min_by_key(oldest)
-                .filter(|lane| oldest(lane) != u64::MAX)
-            else {
+            let Some((lane, next)) = two_oldest(others.map(|lane| (lane, oldest(&lane)))) else {
                 return Err(self.refuse());
             };
             let keep = std::ptr::eq(lane, kept.0).then_some((kept.1, keep));
-            let evicted = self.evict(lane, need, keep, now);
+            let evicted = self.evict(lane, (need, next), keep, now);
             forcible |= evicted.live;
             if evicted.none {
                 // Only the kept entry is in there, or another thread emptied it meanwhile.
@@ -94,8 +91,15 @@ impl SharedDict {
         Ok(forcible)
     }
 
-    /// Evicts from one shard until `need` fits, at most a hold's worth.
-    fn evict(&self, lane: &Lane, need: usize, keep: Option<(u64, &[u8])>, now: u64) -> Evicted {
+    /// Evicts from one shard until `need` fits or what is left was used after `next`, the oldest use
+    /// in any other; at most a hold's worth.
+    fn evict(
+        &self,
+        lane: &Lane,
+        (need, next): (usize, u64),
+        keep: Option<(u64, &[u8])>,
+        now: u64,
+    ) -> Evicted {
         let mut live = false;
         let mut gone = Vec::new();
         let mut held = lane.lock();
@@ -110,6 +114,9 @@ impl SharedDict {
                 lane.evictions.fetch_add(1, Ordering::Relaxed);
             }
             gone.push(entry);
+            if held.shard.oldest_use() > next {
+                break;
+            }
         }
         drop(held);
         for entry in &gone {
@@ -140,4 +147,18 @@ impl SharedDict {
             }
         }
     }
+}
+
+/// The lane with the oldest entry, and how old the next lane's is; `None` when all are empty.
+fn two_oldest<'a>(lanes: impl Iterator<Item = (&'a Lane, u64)>) -> Option<(&'a Lane, u64)> {
+    let mut found: Option<(&Lane, u64)> = None;
+    let mut next = u64::MAX;
+    for (lane, used) in lanes {
+        match found {
+            Some((_, oldest)) if used >= oldest => next = next.min(used),
+            _ => next = found.replace((lane, used)).map_or(next, |(_, used)| used),
+        }
+    }
+    let (lane, oldest) = found?;
+    (oldest != u64::MAX).then_some((lane, next))
 }

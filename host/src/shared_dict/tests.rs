@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::shard::ENTRY_COST;
-use super::{DictError, Entry, MAX_KEY_BYTES, Mode, Registry, SharedDict, Side, Store, Value};
+use super::{
+    DictError, Entry, MAX_KEY_BYTES, Mode, Registry, SharedDict, Side, Store, Value, Wanted,
+};
 
 mod model;
 
@@ -325,22 +327,44 @@ fn many_shards_evict_by_the_time_of_use() {
             .is_some();
         assert_eq!(is_there, number > 1000, "{number}");
     }
+    // Room for a large one is made in the same order.
+    let large = Value::Bytes(Bytes::from(vec![7; 500 * (ENTRY_COST + 9)]));
+    set(&dict, "large", large, room + 2000).unwrap();
+    let gone = (1001..=room + 1000).filter(|number| {
+        let key = format!("{number:08}");
+        dict.ttl(key.as_bytes(), room + 2000).is_err()
+    });
+    let gone: Vec<u64> = gone.collect();
+    assert!(gone.iter().copied().eq(1001..1001 + gone.len() as u64));
+    assert!((500..=502).contains(&gone.len()), "{}", gone.len());
 }
 
 #[test]
 fn a_resized_dict_shrinks_with_the_next_store() {
     let registry = Registry::new();
-    let dict = registry.open("d", 10 * (ENTRY_COST + 2));
+    let wanted = |entries: usize| Wanted {
+        name: "d",
+        capacity: entries * (ENTRY_COST + 2),
+        waiters: 1,
+    };
+    let never_served = registry.open(&[wanted(10)]);
+    let first = registry.open(&[wanted(10)]);
+    registry.settle(&first, &[wanted(10)]);
+    let dict = first.find("d").unwrap();
+    assert!(!Arc::ptr_eq(&dict, &never_served.find("d").unwrap()));
     for key in ["a", "b", "c", "d", "e"] {
         set(&dict, key, text("v"), 0).unwrap();
     }
-    let same = registry.open("d", 2 * (ENTRY_COST + 2));
-    assert!(Arc::ptr_eq(&dict, &same));
+    let second = registry.open(&[wanted(2)]);
+    assert!(Arc::ptr_eq(&dict, &second.find("d").unwrap()));
+    assert!(dict.free_space() > 0, "it is not served yet");
+    registry.settle(&second, &[wanted(2)]);
     assert_eq!((dict.len(), dict.free_space()), (5, 0));
     assert_eq!(set(&dict, "e", text("w"), 0), Ok(false));
     assert_eq!((set(&dict, "f", text("v"), 0), dict.len()), (Ok(true), 2));
-    registry.retain(|name| name != "d");
-    assert!(registry.find("d").is_none());
+    registry.settle(&registry.open(&[]), &[]);
+    assert!(registry.all().is_empty());
+    assert!(second.find("d").is_some(), "who serves it keeps it");
 }
 
 #[test]

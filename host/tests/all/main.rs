@@ -47,6 +47,7 @@ mod resty_mysql_sha2;
 mod resty_web;
 mod resty_websocket;
 mod services;
+mod shared_dict;
 mod tidy;
 mod tls;
 mod tools;

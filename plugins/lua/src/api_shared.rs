@@ -1,7 +1,8 @@
 //! `ngx.shared.DICT`: OpenResty's results and error strings over the host's shared dicts.
 #![expect(unsafe_code, reason = "C functions for Lua")]
 
-use crate::bindings::phasor::plugin::shared_dict::{Dict, DictError, Mode, Side, Value};
+use crate::api_shared_list;
+use crate::bindings::phasor::plugin::shared_dict::{Dict, DictError, Mode, Value};
 use crate::ffi::{self, State};
 use crate::vm::vm;
 use std::ffi::c_int;
@@ -25,33 +26,38 @@ pub(crate) fn text(e: DictError) -> &'static [u8] {
     }
 }
 
-/// A dict as Lua holds it. A handle that `init` opened did not come over with the heap image: it is
-/// opened anew at its first use.
-struct Opened {
-    dict: Dict,
+/// A dict that this VM has opened. What Lua holds is its place in the list: the host's handle does not
+/// come over with the heap image, so `init` leaves none, and the first use in an instance opens it.
+pub(crate) struct Opened {
     name: String,
-    serving: bool,
+    dict: Option<Dict>,
+}
+
+/// Gives the host its handles back: the heap image is taken, and every instance opens its own.
+pub(crate) fn close_all() {
+    for opened in &mut vm().dicts {
+        opened.dict = None;
+    }
 }
 
 /// The dict in argument 1.
 pub(crate) unsafe fn dict(l: *mut State) -> &'static Dict {
-    // SAFETY: a userdata of this type holds a dict as long as Lua does.
+    // SAFETY: a userdata of this type holds a number of the list, which never shrinks.
     unsafe {
-        let place: *mut Opened = ffi::lua_touserdata(l, 1).cast();
+        let place: *const usize = ffi::lua_touserdata(l, 1).cast();
         if place.is_null() || ffi::luaL_testudata(l, 1, c"phasor.shared".as_ptr()).is_null() {
             ffi::error(l, b"bad \"zone\" argument");
         }
-        vm().select();
-        let opened = &mut *place;
-        if opened.serving != vm().serving {
-            let Ok(dict) = Dict::open(&opened.name) else {
-                ffi::error(l, b"the shared dict is gone");
-            };
-            // The old handle means nothing here: it is not dropped.
-            std::ptr::write(&raw mut opened.dict, dict);
-            opened.serving = vm().serving;
+        let vm = vm();
+        vm.select();
+        let opened = &mut vm.dicts[*place];
+        if opened.dict.is_none() {
+            opened.dict = Dict::open(&opened.name).ok();
         }
-        &opened.dict
+        match &opened.dict {
+            Some(dict) => dict,
+            None => ffi::error(l, b"the shared dict is gone"),
+        }
     }
 }
 
@@ -76,7 +82,7 @@ pub(crate) unsafe fn key<'a>(l: *mut State) -> Result<&'a [u8], &'static [u8]> {
     }
 }
 
-unsafe fn push_value(l: *mut State, value: &Value) {
+pub(crate) unsafe fn push_value(l: *mut State, value: &Value) {
     // SAFETY: called by Lua.
     unsafe {
         match value {
@@ -305,77 +311,6 @@ unsafe extern "C-unwind" fn expire(l: *mut State) -> c_int {
     }
 }
 
-unsafe fn push_to(l: *mut State, side: Side) -> c_int {
-    // SAFETY: called by Lua; the value is gone before anything raises.
-    unsafe {
-        let dict = dict(l);
-        let key = match key(l) {
-            Ok(key) => key,
-            Err(e) => return ffi::nil_error(l, e),
-        };
-        if !matches!(ffi::lua_type(l, 3), ffi::TSTRING | ffi::TNUMBER) {
-            return ffi::nil_error(l, b"bad value type");
-        }
-        let outcome = match to_value(l, 3) {
-            Some(value) => dict.push(side, key, &value),
-            None => Err(DictError::Invalid),
-        };
-        match outcome {
-            Ok(length) => {
-                ffi::lua_pushnumber(l, f64::from(length));
-                1
-            }
-            Err(e) => ffi::nil_error(l, text(e)),
-        }
-    }
-}
-
-unsafe fn pop_from(l: *mut State, side: Side) -> c_int {
-    // SAFETY: called by Lua; the value leaks if Lua runs out of memory here.
-    unsafe {
-        let dict = dict(l);
-        let key = match key(l) {
-            Ok(key) => key,
-            Err(e) => return ffi::nil_error(l, e),
-        };
-        match dict.pop(side, key) {
-            Ok(value) => {
-                push_value(l, value.as_ref().unwrap_or(&Value::Nil));
-                1
-            }
-            Err(e) => ffi::nil_error(l, text(e)),
-        }
-    }
-}
-
-macro_rules! sides {
-    ($($name:ident $function:ident $side:ident),*) => {$(
-        unsafe extern "C-unwind" fn $name(l: *mut State) -> c_int {
-            // SAFETY: called by Lua.
-            unsafe { $function(l, Side::$side) }
-        }
-    )*};
-}
-sides!(lpush push_to Left, rpush push_to Right, lpop pop_from Left, rpop pop_from Right);
-
-unsafe extern "C-unwind" fn llen(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        let dict = dict(l);
-        let key = match key(l) {
-            Ok(key) => key,
-            Err(e) => return ffi::nil_error(l, e),
-        };
-        match dict.len(key) {
-            Ok(n) => {
-                ffi::lua_pushnumber(l, f64::from(n));
-                1
-            }
-            Err(e) => ffi::nil_error(l, text(e)),
-        }
-    }
-}
-
 unsafe extern "C-unwind" fn flush_all(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe { dict(l).flush_all() };
@@ -421,6 +356,20 @@ unsafe extern "C-unwind" fn free_space(l: *mut State) -> c_int {
     1
 }
 
+/// The number of a dict in the list of those that this VM has opened.
+fn number(name: &str) -> Option<usize> {
+    let dicts = &mut vm().dicts;
+    if let Some(number) = dicts.iter().position(|opened| opened.name == name) {
+        return Some(number);
+    }
+    let dict = Dict::open(name).ok()?;
+    dicts.push(Opened {
+        name: name.to_owned(),
+        dict: Some(dict),
+    });
+    Some(dicts.len() - 1)
+}
+
 /// `ngx.shared.NAME`: opens a dict on first use and keeps it in the table.
 unsafe extern "C-unwind" fn index(l: *mut State) -> c_int {
     // SAFETY: called by Lua; nothing is alive when Lua allocates but the dict itself.
@@ -430,13 +379,9 @@ unsafe extern "C-unwind" fn index(l: *mut State) -> c_int {
         }
         vm().select();
         let name = std::str::from_utf8(ffi::check_bytes(l, 2)).unwrap_or_default();
-        let Ok(dict) = Dict::open(name) else { return 0 };
-        let place: *mut Opened = ffi::lua_newuserdata(l, size_of::<Opened>()).cast();
-        place.write(Opened {
-            dict,
-            name: name.to_owned(),
-            serving: vm().serving,
-        });
+        let Some(number) = number(name) else { return 0 };
+        let place: *mut usize = ffi::lua_newuserdata(l, size_of::<usize>()).cast();
+        place.write(number);
         ffi::lua_getfield(l, ffi::REGISTRY, c"phasor.shared".as_ptr());
         ffi::lua_setmetatable(l, -2);
         ffi::lua_pushvalue(l, 2);
@@ -466,11 +411,11 @@ pub(crate) unsafe fn open(l: *mut State) {
                 (c"wake", crate::api_shared_swap::wake),
                 (c"delete", delete),
                 (c"incr", incr),
-                (c"lpush", lpush),
-                (c"rpush", rpush),
-                (c"lpop", lpop),
-                (c"rpop", rpop),
-                (c"llen", llen),
+                (c"lpush", api_shared_list::lpush),
+                (c"rpush", api_shared_list::rpush),
+                (c"lpop", api_shared_list::lpop),
+                (c"rpop", api_shared_list::rpop),
+                (c"llen", api_shared_list::llen),
                 (c"ttl", time_to_live),
                 (c"expire", expire),
                 (c"flush_all", flush_all),

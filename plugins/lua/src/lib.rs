@@ -22,6 +22,7 @@ mod api_output;
 mod api_redis;
 mod api_request;
 mod api_shared;
+mod api_shared_list;
 mod api_shared_swap;
 mod api_socket;
 mod api_socket_io;

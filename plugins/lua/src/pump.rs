@@ -29,7 +29,9 @@ impl Guest for Plugin {
             vm::set(Vm::new(main, program));
             crate::libs::open_all(main)?;
             compile()?;
-            run_init()
+            run_init()?;
+            crate::api_shared::close_all();
+            Ok(())
         }
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Vm {
     pub(crate) timers: crate::timer::Timers,
     pub(crate) loads: crate::module::Loads,
     pub(crate) flights: crate::flight::Flights,
+    /// The shared dicts that were opened here, or by `init`.
+    pub(crate) dicts: Vec<crate::api_shared::Opened>,
     pub(crate) budget: crate::budget::Budget,
     pub(crate) stopping: bool,
     /// This instance serves calls of others only, until this moment of the monotonic clock.
@@ -110,6 +112,7 @@ impl Vm {
             timers: crate::timer::Timers::default(),
             loads: crate::module::Loads::default(),
             flights: crate::flight::Flights::default(),
+            dicts: Vec::new(),
             budget: crate::budget::Budget::default(),
             stopping: false,
             elsewhere: false,
