@@ -282,7 +282,7 @@ impl SharedDict {
     }
 
     /// `set`, `safe_set`, `add`, `safe_add`, `replace`. True when other live entries were evicted.
-    /// Setting nil deletes.
+    /// Setting nil deletes. What does not fit deletes, too.
     pub fn store(&self, key: &[u8], value: Value, how: Store, now: u64) -> Result<bool, DictError> {
         let Store { mode, ttl, flags } = how;
         let (lane, hash) = self.lane(key)?;
@@ -316,9 +316,13 @@ impl SharedDict {
                 return Ok(forcible);
             }
             drop(held);
-            forcible |= self.make_room(cost.saturating_sub(former), key, safe, now)?;
+            let room = self.make_room(cost.saturating_sub(former), key, safe, now);
+            match room {
+                Ok(evicted) => forcible |= evicted,
+                Err(error) => return self.forget(key, mode, error),
+            }
         }
-        Err(self.refuse())
+        self.forget(key, mode, self.refuse())
     }
 
     /// Adds to a number. `init` stands for an absent one: its value and its time to live in

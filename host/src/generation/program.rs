@@ -90,6 +90,12 @@ impl Program {
     /// The document.
     pub(super) fn json(&self, config: &Config, plugin: usize, seed: u64) -> String {
         let plugin = &config.plugins[plugin];
+        let shared: Vec<_> = config
+            .shared_dicts
+            .iter()
+            .map(|dict| &dict.name)
+            .filter(|name| plugin.allow.shared.allows(|allowed| allowed == *name))
+            .collect();
         let root = std::path::absolute(&config.root).unwrap_or_else(|_| config.root.clone());
         json!({
             "plugin": plugin.name,
@@ -107,6 +113,7 @@ impl Program {
             "init_worker": self.worker.init,
             "exit_worker": self.worker.exit,
             "segments": self.segments,
+            "shared": shared,
         })
         .to_string()
     }

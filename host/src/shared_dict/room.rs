@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::shard::Entry;
-use super::{DictError, EVICTIONS_PER_HOLD, Lane, SharedDict};
+use super::{DictError, EVICTIONS_PER_HOLD, Lane, Mode, SharedDict};
 
 /// What [`SharedDict::evict`] did.
 struct Evicted {
@@ -36,6 +36,21 @@ impl SharedDict {
     pub(super) fn refuse(&self) -> DictError {
         self.no_memory.fetch_add(1, Ordering::Relaxed);
         DictError::NoMemory
+    }
+
+    /// A value that cannot be stored takes the former one with it, as in OpenResty: nobody reads what
+    /// its writer meant to replace. What `add` finds is another's, or has expired.
+    pub(super) fn forget<T>(
+        &self,
+        key: &[u8],
+        mode: Mode,
+        error: DictError,
+    ) -> Result<T, DictError> {
+        match mode {
+            Mode::Set | Mode::SafeSet | Mode::Replace => self.delete(key)?,
+            Mode::Add | Mode::SafeAdd => {}
+        }
+        Err(error)
     }
 
     fn has_room(&self, need: usize) -> bool {

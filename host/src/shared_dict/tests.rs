@@ -272,13 +272,26 @@ fn expired_entries_go_first_and_are_not_forcible() {
 }
 
 #[test]
-fn what_is_too_large_changes_nothing() {
+fn what_is_too_large_takes_only_its_own_former_value_with_it() {
     let dict = SharedDict::new(2000);
     set(&dict, "k", text("v"), 0).unwrap();
+    set(&dict, "l", text("v"), 0).unwrap();
     let large = Value::Bytes(Bytes::from(vec![0; 4000]));
-    assert_eq!(set(&dict, "k", large.clone(), 0), Err(DictError::NoMemory));
-    assert_eq!(set(&dict, "other", large, 0), Err(DictError::NoMemory));
+    assert_eq!(
+        set(&dict, "other", large.clone(), 0),
+        Err(DictError::NoMemory)
+    );
+    assert_eq!(
+        dict.store(b"k", large.clone(), how(Mode::Add, 0), 0),
+        Err(DictError::Exists)
+    );
     assert_eq!(value(&dict, "k", 0), Some(text("v")));
+    for (key, mode) in [("k", Mode::Set), ("l", Mode::Replace)] {
+        let refused = dict.store(key.as_bytes(), large.clone(), how(mode, 0), 0);
+        assert_eq!(refused, Err(DictError::NoMemory));
+        assert_eq!(value(&dict, key, 0), None);
+    }
+    assert_eq!(dict.free_space(), dict.capacity());
 }
 
 #[test]

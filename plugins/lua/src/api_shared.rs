@@ -40,17 +40,33 @@ pub(crate) fn close_all() {
     }
 }
 
+/// The number of the dict in argument 1: a table, as in OpenResty, whose first element is a light
+/// userdata that Lua code cannot make (`ngx.null` is the only other one).
+unsafe fn zone(l: *mut State) -> Option<usize> {
+    // SAFETY: called by Lua.
+    unsafe {
+        if ffi::lua_type(l, 1) != ffi::TTABLE {
+            return None;
+        }
+        ffi::lua_rawgeti(l, 1, 1);
+        let zone = match ffi::lua_type(l, -1) {
+            ffi::TLIGHTUSERDATA => (ffi::lua_touserdata(l, -1) as usize).checked_sub(1),
+            _ => None,
+        };
+        ffi::pop(l, 1);
+        zone
+    }
+}
+
 /// The dict in argument 1.
 pub(crate) unsafe fn dict(l: *mut State) -> &'static Dict {
-    // SAFETY: a userdata of this type holds a number of the list, which never shrinks.
+    // SAFETY: called by Lua; a number that is not of the list is refused.
     unsafe {
-        let place: *const usize = ffi::lua_touserdata(l, 1).cast();
-        if place.is_null() || ffi::luaL_testudata(l, 1, c"phasor.shared".as_ptr()).is_null() {
-            ffi::error(l, b"bad \"zone\" argument");
-        }
         let vm = vm();
         vm.select();
-        let opened = &mut vm.dicts[*place];
+        let Some(opened) = zone(l).and_then(|number| vm.dicts.get_mut(number)) else {
+            ffi::error(l, b"bad \"zone\" argument");
+        };
         if opened.dict.is_none() {
             opened.dict = Dict::open(&opened.name).ok();
         }
@@ -114,7 +130,7 @@ pub(crate) unsafe fn ttl(l: *mut State, idx: c_int, what: &std::ffi::CStr) -> u6
     unsafe {
         let seconds = ffi::opt_number(l, idx, 0.0);
         if seconds < 0.0 {
-            ffi::arg_error(l, idx, what);
+            ffi::error(l, what.to_bytes());
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -124,6 +140,19 @@ pub(crate) unsafe fn ttl(l: *mut State, idx: c_int, what: &std::ffi::CStr) -> u6
         let milliseconds = (seconds * 1000.0) as u64;
         milliseconds
     }
+}
+
+/// Flags are a C `int` in OpenResty: what does not fit is the smallest.
+pub(crate) unsafe fn flags(l: *mut State, idx: c_int) -> u32 {
+    // SAFETY: called by Lua.
+    let given = unsafe { ffi::opt_number(l, idx, 0.0) };
+    #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+    let flags = if given > -2_147_483_649.0 && given < 2_147_483_648.0 {
+        given as i32
+    } else {
+        i32::MIN
+    };
+    flags.cast_unsigned()
 }
 
 unsafe fn fetch(l: *mut State, with_stale: bool) -> c_int {
@@ -138,7 +167,7 @@ unsafe fn fetch(l: *mut State, with_stale: bool) -> c_int {
             Ok(Some(entry)) => {
                 push_value(l, &entry.value);
                 if entry.flags != 0 {
-                    ffi::lua_pushnumber(l, f64::from(entry.flags));
+                    ffi::lua_pushnumber(l, f64::from(entry.flags.cast_signed()));
                 } else if with_stale {
                     ffi::lua_pushnil(l);
                 } else {
@@ -174,41 +203,36 @@ unsafe fn store(l: *mut State, mode: Mode) -> c_int {
     unsafe {
         let dict = dict(l);
         let ttl = ttl(l, 4, c"bad \"exptime\" argument");
-        let flags = u32::try_from(ffi::opt_integer(l, 5, 0)).unwrap_or(0);
+        let flags = flags(l, 5);
         let key = match key(l) {
             Ok(key) => key,
             Err(e) => return ffi::nil_error(l, e),
         };
-        let outcome = match to_value(l, 3) {
-            Some(value) => {
-                if matches!(value, Value::Nil)
-                    && matches!(mode, Mode::Add | Mode::SafeAdd | Mode::Replace)
-                {
-                    return ffi::nil_error(l, b"attempt to add or replace nil values");
-                }
-                dict.store(mode, key, &value, ttl, flags)
-            }
-            None => return ffi::nil_error(l, b"bad value type"),
+        let Some(value) = to_value(l, 3) else {
+            return ffi::nil_error(l, b"bad value type");
         };
-        let safe = matches!(mode, Mode::SafeSet | Mode::SafeAdd);
-        match outcome {
-            Ok(forcible) => {
-                ffi::lua_pushboolean(l, 1);
-                ffi::lua_pushnil(l);
-                ffi::lua_pushboolean(l, c_int::from(forcible));
-            }
-            Err(e) => {
-                if safe && matches!(e, DictError::NoMemory) {
-                    ffi::lua_pushnil(l);
-                } else {
-                    ffi::lua_pushboolean(l, 0);
-                }
-                ffi::push_bytes(l, text(e));
-                ffi::lua_pushboolean(l, 0);
-            }
+        let needs_value = matches!(mode, Mode::Add | Mode::SafeAdd | Mode::Replace);
+        if needs_value && matches!(value, Value::Nil) {
+            return stored(l, Err(b"attempt to add or replace nil values"));
         }
-        3
+        let outcome = dict.store(mode, key, &value, ttl, flags);
+        drop(value);
+        stored(l, outcome.map_err(text))
     }
+}
+
+/// Pushes the three results of a store.
+unsafe fn stored(l: *mut State, outcome: Result<bool, &[u8]>) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        ffi::lua_pushboolean(l, c_int::from(outcome.is_ok()));
+        match outcome {
+            Ok(_) => ffi::lua_pushnil(l),
+            Err(text) => ffi::push_bytes(l, text),
+        }
+        ffi::lua_pushboolean(l, c_int::from(outcome == Ok(true)));
+    }
+    3
 }
 
 macro_rules! stores {
@@ -295,8 +319,15 @@ unsafe extern "C-unwind" fn expire(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let dict = dict(l);
-        ffi::luaL_checknumber(l, 3);
-        let ttl = ttl(l, 3, c"bad \"exptime\" argument");
+        if ffi::lua_type(l, 3) <= ffi::TNIL {
+            ffi::error(l, b"bad \"exptime\" argument");
+        }
+        // As in OpenResty, a time below zero is for ever here, and refused by `set`.
+        let ttl = if ffi::luaL_checknumber(l, 3) > 0.0 {
+            ttl(l, 3, c"")
+        } else {
+            0
+        };
         let key = match key(l) {
             Ok(key) => key,
             Err(e) => return ffi::nil_error(l, e),
@@ -356,39 +387,35 @@ unsafe extern "C-unwind" fn free_space(l: *mut State) -> c_int {
     1
 }
 
-/// The number of a dict in the list of those that this VM has opened.
-fn number(name: &str) -> Option<usize> {
+/// Pushes a dict, which is opened at its first use.
+unsafe fn push_dict(l: *mut State, name: &str) {
     let dicts = &mut vm().dicts;
-    if let Some(number) = dicts.iter().position(|opened| opened.name == name) {
-        return Some(number);
-    }
-    let dict = Dict::open(name).ok()?;
     dicts.push(Opened {
         name: name.to_owned(),
-        dict: Some(dict),
+        dict: None,
     });
-    Some(dicts.len() - 1)
-}
-
-/// `ngx.shared.NAME`: opens a dict on first use and keeps it in the table.
-unsafe extern "C-unwind" fn index(l: *mut State) -> c_int {
-    // SAFETY: called by Lua; nothing is alive when Lua allocates but the dict itself.
+    // SAFETY: called while the state is opened.
     unsafe {
-        if ffi::lua_type(l, 2) != ffi::TSTRING {
-            return 0;
-        }
-        vm().select();
-        let name = std::str::from_utf8(ffi::check_bytes(l, 2)).unwrap_or_default();
-        let Some(number) = number(name) else { return 0 };
-        let place: *mut usize = ffi::lua_newuserdata(l, size_of::<usize>()).cast();
-        place.write(number);
+        ffi::lua_createtable(l, 1, 0);
+        ffi::lua_pushlightuserdata(l, std::ptr::without_provenance_mut(dicts.len()));
+        ffi::lua_rawseti(l, -2, 1);
         ffi::lua_getfield(l, ffi::REGISTRY, c"phasor.shared".as_ptr());
         ffi::lua_setmetatable(l, -2);
-        ffi::lua_pushvalue(l, 2);
-        ffi::lua_pushvalue(l, -2);
-        ffi::lua_rawset(l, 1);
     }
-    1
+}
+
+/// A dict that is not in `ngx.shared`: none, and if it is one that this plugin may not use, the host
+/// says so in the error log.
+unsafe extern "C-unwind" fn index(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        if ffi::lua_type(l, 2) == ffi::TSTRING {
+            vm().select();
+            let name = std::str::from_utf8(ffi::check_bytes(l, 2)).unwrap_or_default();
+            drop(Dict::open(name));
+        }
+    }
+    0
 }
 
 /// Opens `ngx.shared`.
@@ -429,6 +456,11 @@ pub(crate) unsafe fn open(l: *mut State) {
         ffi::pop(l, 1);
         ffi::push_ngx(l);
         ffi::lua_createtable(l, 0, 0);
+        for name in &vm().program.shared {
+            ffi::push_bytes(l, name.as_bytes());
+            push_dict(l, name);
+            ffi::lua_rawset(l, -3);
+        }
         ffi::push_library(l, &[(c"__index", index)]);
         ffi::lua_setmetatable(l, -2);
         ffi::lua_setfield(l, -2, c"shared".as_ptr());

@@ -4,7 +4,7 @@
 
 use crate::api;
 use crate::api_body::push_operation;
-use crate::api_shared::{dict, key, text, to_value, ttl};
+use crate::api_shared::{dict, flags, key, text, to_value, ttl};
 use crate::bindings::phasor::plugin::shared_dict::{self, DictError};
 use crate::ffi::{self, State};
 use crate::phase;
@@ -18,7 +18,7 @@ pub(crate) unsafe extern "C-unwind" fn cas(l: *mut State) -> c_int {
     unsafe {
         let dict = dict(l);
         let ttl = ttl(l, 5, c"bad \"exptime\" argument");
-        let flags = u32::try_from(ffi::opt_integer(l, 6, 0)).unwrap_or(0);
+        let flags = flags(l, 6);
         let key = match key(l) {
             Ok(key) => key,
             Err(e) => return ffi::nil_error(l, e),

@@ -21,6 +21,8 @@ struct Document {
     init: Vec<u16>,
     #[serde(default)]
     segments: Vec<Segment>,
+    #[serde(default)]
+    shared: Vec<String>,
 }
 
 /// The part of `[plugin.lua] config` that matters here; handlers are listed elsewhere. (No map: its
@@ -146,6 +148,8 @@ pub(crate) struct Program {
     pub(crate) handlers: Vec<Handler>,
     pub(crate) init: Vec<u16>,
     pub(crate) segments: Vec<Segment>,
+    /// The names of the shared dicts that this plugin may use.
+    pub(crate) shared: Vec<String>,
 }
 
 impl Program {
@@ -180,6 +184,7 @@ impl Program {
             handlers,
             init: d.init,
             segments: d.segments,
+            shared: d.shared,
         };
         program.check()?;
         Ok(program)
