@@ -117,6 +117,8 @@ fn build_lua(original: &Path, out: &Path) -> Outcome<()> {
         .file("csrc/phasor.c");
     build
         .define("LUA_COMPAT_ALL", None)
+        .define("LUA_USE_LONGLONG", None)
+        .define("LUA_USE_AFORMAT", None)
         .define("luai_makeseed()", "phasor_seed");
     build.compile("phasorlua");
     Ok(())

@@ -34,6 +34,11 @@ impl Host for HostState {
         Ok(module::find(&self.plugin, &path, &name))
     }
 
+    fn read_source(&mut self, file: String) -> wasmtime::Result<Result<Vec<u8>, String>> {
+        enter!(self, "reactor.read-source");
+        Ok(module::source(&self.plugin, &file))
+    }
+
     async fn next(&mut self, done: Vec<u8>) -> wasmtime::Result<Vec<u8>> {
         // Whatever phase the guest selected last, it is back in its loop.
         self.phase = Phase::Timer;

@@ -81,6 +81,7 @@ pub const RULES: &[(&str, PhaseSet)] = &[
     ("reactor.begin-call", WAITING),
     ("reactor.end-call", WAITING),
     ("reactor.find-module", ALL),
+    ("reactor.read-source", ALL),
     ("reactor.keep-on", EXCHANGE),
     ("reactor.next", WAITING),
     ("reactor.program", ALL),

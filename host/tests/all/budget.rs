@@ -114,6 +114,59 @@ const BUSY: &[(&str, &str)] = &[
         "local t = {} for i = 1, 1e5 do t[i] = i % 977 end while true do table.sort(t) end",
     ),
     (
+        "upper",
+        "local s = ('x'):rep(4e6) while true do s:upper() end",
+    ),
+    (
+        "reverse",
+        "local s = ('x'):rep(4e6) while true do s:reverse() end",
+    ),
+    ("sub", "local s = ('x'):rep(4e6) while true do s:sub(2) end"),
+    (
+        "join",
+        "local s = ('x'):rep(4e6) while true do local _ = s .. 'y' end",
+    ),
+    (
+        "format-string",
+        "local s = ('x'):rep(4e6) while true do ('%s'):format(s) end",
+    ),
+    (
+        "insert",
+        "local t = {} for i = 1, 1e5 do t[i] = i end while true do table.insert(t, 1, 0) table.remove(t, 1) end",
+    ),
+    (
+        "insert-below",
+        "while true do table.insert({}, -2e9, 0) end",
+    ),
+    (
+        "move",
+        "local t = {} for i = 1, 1e5 do t[i] = i end while true do table.move(t, 1, 1e5, 2) end",
+    ),
+    (
+        "escape",
+        "local s = ('é'):rep(1e6) while true do ngx.escape_uri(s) end",
+    ),
+    (
+        "base64",
+        "local s = ('x'):rep(4e6) while true do ngx.decode_base64(ngx.encode_base64(s)) end",
+    ),
+    (
+        "crc32",
+        "local s = ('x'):rep(4e6) while true do ngx.crc32_long(s) end",
+    ),
+    (
+        "args",
+        "local s = ('a=1&'):rep(1e5) while true do ngx.decode_args(s, 0) end",
+    ),
+    (
+        "reader",
+        "while true do load(function() return ' ' end) end",
+    ),
+    (
+        "numerals",
+        "local s = 'x = ' .. ('1'):rep(4e6) while true do loadstring(s) end",
+    ),
+    (
         "between-waits",
         "local a, b = ('x'):rep(4e6), ('x'):rep(4e6) .. 'y' while true do for _ = 1, 20 do local _ = a < b end ngx.sleep(0) end",
     ),
@@ -153,6 +206,10 @@ const GREEDY: &[(&str, &str)] = &[
         "local t = { ('x'):rep(1e4) } for _ = 1, 30 do t = { t, t } end ngx.print(t)",
     ),
     ("gsub", "ngx.re.gsub(('x'):rep(1e6), '', ('y'):rep(1e3))"),
+    (
+        "body",
+        "ngx.req.read_body() ngx.req.init_body() while true do ngx.req.append_body(('x'):rep(1e6)) end",
+    ),
     (
         "globals",
         "i = 0 while true do i = i + 1 _G['k' .. i] = i end",

@@ -48,6 +48,7 @@ mod resty_web;
 mod resty_websocket;
 mod services;
 mod shared_dict;
+mod spec;
 mod tidy;
 mod tls;
 mod tools;

@@ -147,6 +147,10 @@ unsafe extern "C-unwind" fn append_body(l: *mut State) -> c_int {
         let data = ffi::check_bytes(l, 1);
         let job = api::job(l, READ | phase::set(phase::SET));
         match &mut job.body {
+            // Beside Lua's own memory, where a handler must not take the room of all others.
+            Some(body) if body.len() + data.len() > vm().program.limits.memory / 16 => {
+                ffi::error(l, b"not enough memory")
+            }
             Some(body) => body.extend_from_slice(data),
             None => ffi::error(l, b"request body not initialized"),
         }

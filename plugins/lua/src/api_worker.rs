@@ -71,6 +71,63 @@ unsafe extern "C-unwind" fn print(l: *mut State) -> c_int {
     0
 }
 
+/// `ngx.errlog.raw_log(level, message)`: without the caller's place.
+unsafe extern "C-unwind" fn raw_log(l: *mut State) -> c_int {
+    // SAFETY: called by Lua; the text leaks if Lua runs out of memory here.
+    unsafe {
+        if ffi::lua_type(l, 1) != ffi::TNUMBER {
+            ffi::error(l, b"bad argument #1 to 'raw_log' (must be a number)");
+        }
+        if ffi::lua_type(l, 2) != ffi::TSTRING {
+            ffi::error(l, b"bad argument #2 to 'raw_log' (must be a string)");
+        }
+        let level = usize::try_from(ffi::luaL_checkinteger(l, 1)).ok();
+        let Some(&level) = level.and_then(|level| LEVELS.get(level)) else {
+            ffi::error(l, b"bad log level")
+        };
+        vm().select();
+        if level as u8 <= error_log::max_level() as u8 {
+            let text = String::from_utf8_lossy(ffi::to_bytes(l, 2).unwrap_or_default());
+            error_log::write(level, &text);
+        }
+    }
+    0
+}
+
+/// The level of the error log, as a number: the most talkative one of the same kind.
+unsafe extern "C-unwind" fn sys_filter_level(l: *mut State) -> c_int {
+    let most = error_log::max_level() as u8;
+    let level = LEVELS.iter().rposition(|level| *level as u8 == most);
+    // SAFETY: called by Lua.
+    unsafe {
+        #[expect(clippy::cast_precision_loss, reason = "one of nine")]
+        ffi::lua_pushnumber(l, level.unwrap_or(0) as f64);
+    }
+    1
+}
+
+/// What `lua_capture_error_log` would switch on.
+unsafe extern "C-unwind" fn no_capture(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe { ffi::nil_error(l, b"directive \"lua_capture_error_log\" is not set") }
+}
+
+unsafe extern "C-unwind" fn errlog(l: *mut State) -> c_int {
+    // SAFETY: called by `require`.
+    unsafe {
+        ffi::push_library(
+            l,
+            &[
+                (c"raw_log", raw_log),
+                (c"get_sys_filter_level", sys_filter_level),
+                (c"get_logs", no_capture),
+                (c"set_filter_level", no_capture),
+            ],
+        );
+    }
+    1
+}
+
 unsafe extern "C-unwind" fn get_phase(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe { ffi::push_bytes(l, phase::lua_name(vm().phase()).as_bytes()) };
@@ -144,6 +201,7 @@ const NGX_LUA_VERSION: f64 = 10_028.0;
 pub(crate) unsafe fn open(l: *mut State) {
     // SAFETY: called while the state is opened.
     unsafe {
+        ffi::set_preload(l, c"ngx.errlog", errlog);
         ffi::lua_pushcclosure(l, print, 0);
         ffi::lua_setglobal(l, c"print".as_ptr());
         ffi::push_ngx(l);

@@ -117,11 +117,40 @@ unsafe extern "C-unwind" fn find_module(l: *mut State) -> c_int {
     2
 }
 
+/// `read_source(file)`: the text of a file, or nil and why not.
+unsafe extern "C-unwind" fn read_source(l: *mut State) -> c_int {
+    // SAFETY: called by the prelude with a string; nothing with a destructor outlives the pushes.
+    unsafe {
+        let file = String::from_utf8_lossy(ffi::to_bytes(l, 1).unwrap_or_default()).into_owned();
+        vm().select();
+        match crate::bindings::phasor::plugin::reactor::read_source(&file) {
+            Ok(source) => ffi::push_bytes(l, &source),
+            Err(text) => return ffi::nil_error(l, text.as_bytes()),
+        }
+    }
+    1
+}
+
+/// `new_userdata(metatable)`: an empty one. A `__gc` that its metatable gets later is not called.
+unsafe extern "C-unwind" fn new_userdata(l: *mut State) -> c_int {
+    // SAFETY: called by the prelude with a table or nil.
+    unsafe {
+        ffi::lua_newuserdata(l, 0);
+        ffi::lua_pushvalue(l, 1);
+        ffi::lua_setmetatable(l, -2);
+    }
+    1
+}
+
 unsafe fn run_prelude(l: *mut State) {
     // SAFETY: as `open`.
     unsafe {
+        ffi::lua_pushcclosure(l, new_userdata, 0);
+        ffi::lua_setglobal(l, c"new_userdata".as_ptr());
         ffi::lua_pushcclosure(l, find_module, 0);
         ffi::lua_setglobal(l, c"find_module".as_ptr());
+        ffi::lua_pushcclosure(l, read_source, 0);
+        ffi::lua_setglobal(l, c"read_source".as_ptr());
         crate::module::open(l);
         if ffi::load(l, PRELUDE.as_bytes(), c"=prelude") != ffi::OK {
             ffi::raise(l);

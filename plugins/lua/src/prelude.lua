@@ -18,7 +18,7 @@ function table.foreachi(t, f)
     if r ~= nil then return r end
   end
 end
-table.pack = nil
+table.pack, table.unpack = nil, nil
 if not table.move then
   function table.move(a, f, e, t, b)
     b = b or a
@@ -35,18 +35,26 @@ end
 
 function gcinfo() return math.floor(collectgarbage("count")) end
 
+local new_userdata, proxies = new_userdata, setmetatable({}, { __mode = "k" })
+_G.new_userdata = nil
 function newproxy(base)
-  local meta
-  if base == true then meta = {} elseif base then meta = debug.getmetatable(base) end
-  return setmetatable({}, meta)
+  local metatable
+  if base == true then metatable = {}
+  elseif base then
+    metatable = type(base) == "userdata" and debug.getmetatable(base)
+    if not metatable or not proxies[metatable] then
+      error("bad argument #1 to 'newproxy' (boolean or proxy expected)", 2)
+    end
+  end
+  if metatable then proxies[metatable] = true end
+  return new_userdata(metatable)
 end
 
-local random = math.random
+local random, floor = math.random, math.floor
 function math.random(m, n)
   if m == nil then return random() end
   if n == nil then m, n = 1, m end
-  if m > n then error("bad argument #" .. (m == 1 and 1 or 2) .. " to 'random' (interval is empty)", 2) end
-  return m + math.floor(random() * (n - m + 1))
+  return m + floor(random() * (n - m + 1))
 end
 
 function os.execute() error("os.execute is not offered", 2) end
@@ -96,19 +104,34 @@ function debug.getinfo(level, what, ...)
   return info
 end
 package.loaded._G = nil
-package.seeall = nil
-local plain_collectgarbage = collectgarbage
-function collectgarbage(what, argument)
-  if what == nil or what == "collect" or what == "count" or what == "step" then
-    return plain_collectgarbage(what, argument)
+function package.seeall(module)
+  local metatable = plain_getmetatable(module)
+  if not metatable then
+    metatable = {}
+    setmetatable(module, metatable)
   end
-  return 0
+  metatable.__index = function(_, name) return shared[name] end
+end
+local plain_getfenv, plain_setfenv = getfenv, setfenv
+function debug.getfenv(f)
+  if type(f) == "function" then return plain_getfenv(f) end
+end
+function debug.setfenv(f, environment) return plain_setfenv(f, environment) end
+local plain_collectgarbage = collectgarbage
+-- The collector's pace is the plugin's own: these answer as they would at LuaJIT's default.
+local pace = { stop = 0, restart = 0, setpause = 200, setstepmul = 200, isrunning = true }
+function collectgarbage(what, argument)
+  local answer = pace[what]
+  if answer ~= nil then return answer end
+  return plain_collectgarbage(what, argument)
 end
 
 -- `require` in Lua, so that a module may wait while it loads; the host finds the file, and a module
 -- that somebody loads already is waited for.
 local find_module, loaded, preload = find_module, package.loaded, package.preload
 local loading, claim_module, end_module = loading_modules, claim_module, end_module
+local read_source = read_source
+shared.read_source = nil
 shared.find_module, shared.loading_modules, shared.claim_module, shared.end_module = nil, nil, nil, nil
 package.searchers, package.searchpath, package.loadlib = nil, nil, nil
 package.loaders = { function(name) return preload[name] end }
@@ -156,6 +179,31 @@ function require(name)
   end_module(name)
   if not fine then error(wrong, 0) end
   return loaded[name]
+end
+
+-- Files are found by the host, as modules are.
+local load, plain_sub, plain_find = load, string.sub, string.find
+function loadfile(file, mode, ...)
+  if type(file) ~= "string" and type(file) ~= "number" then
+    error("bad argument #1 to 'loadfile' (string expected, got " .. (file == nil and "no value" or type(file)) .. ")", 2)
+  end
+  local text, wrong = read_source(file .. "")
+  if not text then return nil, wrong end
+  if plain_sub(text, 1, 3) == "\239\187\191" then text = plain_sub(text, 4) end
+  if plain_sub(text, 1, 1) == "#" then
+    -- The line stays: messages count it.
+    text = plain_sub(text, plain_find(text, "\n", 1, true) or #text + 1)
+  end
+  return load(text, "@" .. file, mode, ...)
+end
+local plain_loadfile = loadfile
+function dofile(file)
+  if type(file) ~= "string" and type(file) ~= "number" then
+    error("bad argument #1 to 'dofile' (string expected, got " .. (file == nil and "no value" or type(file)) .. ")", 2)
+  end
+  local chunk, wrong = plain_loadfile(file)
+  if not chunk then error(wrong, 0) end
+  return chunk()
 end
 
 -- What calls back into Lua is Lua, so that the callback may wait.
@@ -287,6 +335,75 @@ preload["ngx.req"] = function()
   end
   return { add_header = add_header }
 end
-for _, name in ipairs { "resty.core", "resty.core.base" } do
-  preload[name] = function() return { version = "0.1.31" } end
+preload["ngx.process"] = function()
+  return {
+    type = function() return ngx.get_phase() == "init" and "master" or "worker" end,
+    get_master_pid = function() return ngx.worker.pid() end,
+    enable_privileged_agent = function() return nil, "the privileged agent is not offered" end,
+    signal_graceful_exit = function() error("signal_graceful_exit is not offered: workers are threads", 2) end,
+  }
 end
+preload["resty.core.base"] = function()
+  return {
+    version = "0.1.31", FFI_OK = 0, FFI_ERROR = -1, FFI_AGAIN = -2, FFI_BUSY = -3, FFI_DONE = -4,
+    FFI_DECLINED = -5, FFI_NO_REQ_CTX = -100, FFI_BAD_CONTEXT = -101,
+    new_tab = require "table.new", clear_tab = require "table.clear",
+    allows_subsystem = function() end,
+  }
+end
+preload["resty.core.ctx"] = function()
+  return { _VERSION = "0.1.31", get_ctx_table = function() return ngx.ctx end }
+end
+for name in ("base64 coroutine exit hash misc ndk param phase request response shdict socket uri utils var worker"):gmatch("%a[%w]*") do
+  preload["resty.core." .. name] = function() return { version = "0.1.31" } end
+end
+preload["resty.core"] = function() return { version = "0.1.31" } end
+
+function ngx.req.set_body_file(name, clean)
+  if type(name) ~= "string" then
+    error("bad argument #1 to 'set_body_file' (string expected, got " .. (name == nil and "no value" or type(name)) .. ")", 2)
+  end
+  local file, wrong = io.open(name, "rb")
+  if not file then error(wrong, 2) end
+  local data = file:read("*a")
+  file:close()
+  ngx.req.set_body_data(data)
+  if clean then os.remove(name) end
+end
+
+-- What OpenResty's bundle has behind `ndk.set_var`: the directives of set-misc with one argument.
+local function hex(text)
+  return (plain_gsub(text, ".", function(c) return ("%02x"):format(c:byte()) end))
+end
+local escapes = {
+  ['"'] = '\\"', ["\\"] = "\\\\", ["\b"] = "\\b", ["\f"] = "\\f", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t",
+}
+local set_var = {
+  set_escape_uri = function(text) return ngx.escape_uri(text) end,
+  set_unescape_uri = function(text) return ngx.unescape_uri(text) end,
+  set_quote_sql_str = function(text) return ngx.quote_sql_str(text) end,
+  set_quote_json_str = function(text)
+    if text == "" then return "null" end
+    return '"' .. plain_gsub(text, '["\\%c]', function(c) return escapes[c] or ("\\u%04x"):format(c:byte()) end) .. '"'
+  end,
+  set_md5 = function(text) return ngx.md5(text) end,
+  set_sha1 = function(text) return hex(ngx.sha1_bin(text)) end,
+  set_encode_base64 = function(text) return ngx.encode_base64(text) end,
+  set_decode_base64 = function(text) return ngx.decode_base64(text) or "" end,
+  set_encode_hex = hex,
+  set_decode_hex = function(text)
+    if #text % 2 ~= 0 or plain_find(text, "%X") then return "" end
+    return (plain_gsub(text, "%x%x", function(pair) return string.char(tonumber(pair, 16)) end))
+  end,
+}
+ndk = {
+  set_var = setmetatable({}, {
+    __index = function(_, name)
+      local convert = set_var[name]
+      if not convert then
+        error('ndk.set_var: directive "' .. tostring(name) .. '" not found or does not use ndk_set_var_value', 2)
+      end
+      return function(text) return convert(type(text) == "string" and text or plain_tostring(text)) end
+    end,
+  }),
+}

@@ -48,6 +48,39 @@ pub(super) fn find(
     Err(tried)
 }
 
+/// Reads a file of source text; the errors are those of LuaJIT's `loadfile`. Of a file that lies where
+/// the plugin may not read, it does not even say whether it is there.
+pub(super) fn source(plugin: &PluginInfo, file: &str) -> Result<Vec<u8>, String> {
+    let full = Path::new(&plugin.prefix).join(file);
+    let cannot = |what: &str, error: &std::io::Error| {
+        let text = error.to_string();
+        let reason = text.split(" (os error").next().unwrap_or_default();
+        format!("cannot {what} {file}: {reason}")
+    };
+    let real = match std::fs::canonicalize(&full) {
+        Ok(real) => real,
+        Err(error) => {
+            let nearest = full.ancestors().skip(1).find_map(|a| a.canonicalize().ok());
+            return Err(match nearest {
+                Some(folder) if allowed(plugin, &folder) => cannot("open", &error),
+                _ => cannot("open", &denied()),
+            });
+        }
+    };
+    if !allowed(plugin, &real) {
+        return Err(cannot("open", &denied()));
+    }
+    if real.is_dir() {
+        let error = std::io::Error::from_raw_os_error(rustix::io::Errno::ISDIR.raw_os_error());
+        return Err(cannot("read", &error));
+    }
+    read(&real).map_err(|error| cannot("open", &error))
+}
+
+fn denied() -> std::io::Error {
+    std::io::Error::from_raw_os_error(rustix::io::Errno::ACCESS.raw_os_error())
+}
+
 fn read(file: &Path) -> std::io::Result<Vec<u8>> {
     if std::fs::metadata(file)?.len() > LARGEST {
         return Err(std::io::Error::other(format!(
@@ -75,7 +108,7 @@ fn allowed(plugin: &PluginInfo, real: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::find;
+    use super::{find, source};
     use crate::api::PluginInfo;
 
     #[test]
@@ -114,6 +147,37 @@ mod tests {
             "x;y",
         ] {
             assert!(find(&plugin, "", name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_read_below_the_root_and_nothing_is_told_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("site");
+        std::fs::create_dir_all(root.join("lua")).unwrap();
+        std::fs::write(root.join("lua/a.lua"), "return 1").unwrap();
+        std::fs::write(folder.path().join("secret.lua"), "return 2").unwrap();
+        std::os::unix::fs::symlink("../secret.lua", root.join("link.lua")).unwrap();
+        let plugin = PluginInfo {
+            prefix: root.display().to_string(),
+            ..PluginInfo::default()
+        };
+        assert_eq!(source(&plugin, "lua/a.lua"), Ok(b"return 1".to_vec()));
+        let absolute = root.join("lua/../lua/a.lua").display().to_string();
+        assert_eq!(source(&plugin, &absolute), Ok(b"return 1".to_vec()));
+        for (file, wanted) in [
+            ("no.lua", "cannot open no.lua: No such file or directory"),
+            ("lua", "cannot read lua: Is a directory"),
+            (
+                "../secret.lua",
+                "cannot open ../secret.lua: Permission denied",
+            ),
+            ("link.lua", "cannot open link.lua: Permission denied"),
+            ("../none.lua", "cannot open ../none.lua: Permission denied"),
+            ("/etc/passwd", "cannot open /etc/passwd: Permission denied"),
+            ("/none/x", "cannot open /none/x: Permission denied"),
+        ] {
+            assert_eq!(source(&plugin, file), Err(wanted.to_owned()), "{file}");
         }
     }
 }
