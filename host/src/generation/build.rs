@@ -14,7 +14,7 @@ use crate::config::model::{
 };
 use crate::config::{Diagnostic, Diagnostics};
 use crate::observe::log_file::Target;
-use crate::phase::PhaseSet;
+use crate::phase::{Phase, PhaseSet};
 use crate::plugin::elsewhere::OtherThreads;
 use crate::plugin::{Loaded, Plugin, Runtime, WorkerHandlers, image};
 use crate::router::{RouteKey, Router};
@@ -218,18 +218,16 @@ impl Builder {
             module_path: module_path(&plugin.config),
             elsewhere: std::sync::OnceLock::new(),
         });
+        let memory = plugin.limits.memory(reactor);
         let mut loaded = part.loaded;
-        if image::wanted(&loaded) {
-            let memory = plugin.limits.memory(reactor);
-            let snapshot = image::snapshot(
-                &self.runtime,
-                &part.bytes,
-                info.clone(),
-                memory,
-                part.bundled,
-            )
-            .await?;
-            loaded = Loaded::new(&self.runtime, &snapshot, part.bundled)?;
+        loaded.prepares = reactor && !program.has_init();
+        if loaded.prepares {
+            image::rehearse(&loaded, info.clone(), memory).await?;
+        } else if reactor || loaded.phases.contains(Phase::Init) {
+            let (bytes, bundled) = (&part.bytes, part.bundled);
+            let image =
+                image::snapshot(&self.runtime, bytes, info.clone(), memory, bundled).await?;
+            loaded = Loaded::new(&self.runtime, &image, bundled)?;
         }
         if let Some(threads) = OtherThreads::of(&loaded, &info, &plugin.limits) {
             // Nobody else has seen this plugin.

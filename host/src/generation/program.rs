@@ -34,6 +34,11 @@ fn number(place: usize) -> anyhow::Result<u16> {
 }
 
 impl Program {
+    /// Whether anything is to run before it serves.
+    pub(super) fn has_init(&self) -> bool {
+        !self.init.is_empty()
+    }
+
     /// Adds a handler; `variable` for the phase `set`.
     pub(super) fn handler(
         &mut self,

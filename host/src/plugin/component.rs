@@ -2,8 +2,9 @@
 //! before anything serves.
 
 use anyhow::{Context as _, bail};
+use wasmtime::Store;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
+use wasmtime::component::{Component, ComponentExportIndex, Instance, InstancePre};
 
 use super::runtime::{Kind, Runtime};
 use crate::api::HostState;
@@ -15,6 +16,7 @@ const PACKAGE: &str = "phasor:plugin/";
 const VERSION: &str = "@0.1.0";
 
 /// A component that can be instantiated.
+#[derive(Clone)]
 pub struct Loaded {
     /// Linked.
     pub pre: InstancePre<HostState>,
@@ -28,6 +30,8 @@ pub struct Loaded {
     pub pump: Option<(ComponentExportIndex, ComponentExportIndex)>,
     /// `call` of a language runtime.
     pub call: Option<ComponentExportIndex>,
+    /// Its instances start from no heap image, and call `prepare` themselves.
+    pub prepares: bool,
 }
 
 /// What a component exports, before it is linked.
@@ -167,7 +171,26 @@ impl Loaded {
             handlers: exports.handlers,
             pump: exports.pump,
             call: exports.call,
+            prepares: false,
         })
+    }
+
+    /// An instance as it is before it serves.
+    ///
+    /// # Errors
+    /// When it traps, or `prepare` says why it cannot serve.
+    pub async fn instantiate(&self, store: &mut Store<HostState>) -> wasmtime::Result<Instance> {
+        store.data_mut().phase = Phase::Init;
+        let instance = self.pre.instantiate_async(&mut *store).await?;
+        if self.prepares
+            && let Some((prepare, _)) = &self.pump
+        {
+            let call =
+                instance.get_typed_func::<(), (Result<(), String>,)>(&mut *store, prepare)?;
+            let (result,) = call.call_async(&mut *store, ()).await?;
+            result.map_err(wasmtime::Error::msg)?;
+        }
+        Ok(instance)
     }
 }
 

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use wasmtime::Store;
-use wasmtime::component::{ComponentExportIndex, InstancePre};
+use wasmtime::component::ComponentExportIndex;
 
 use super::Loaded;
 use crate::api::{CallResult, Elsewhere, HostState, PluginInfo, Threads, WorkerInfo};
 use crate::config::model::Limits;
-use crate::phase::Phase;
 
 /// How long a thread without work stays; its instance takes memory.
 const IDLE: Duration = Duration::from_secs(10);
@@ -34,7 +33,7 @@ impl std::fmt::Debug for OtherThreads {
 
 /// What a thread needs to make an instance.
 struct Code {
-    pre: InstancePre<HostState>,
+    loaded: Loaded,
     call: ComponentExportIndex,
     info: Weak<PluginInfo>,
     memory: usize,
@@ -69,7 +68,7 @@ impl OtherThreads {
     pub fn of(loaded: &Loaded, info: &Arc<PluginInfo>, limits: &Limits) -> Option<Self> {
         Some(Self {
             code: Arc::new(Code {
-                pre: loaded.pre.clone(),
+                loaded: loaded.clone(),
                 call: loaded.call?,
                 info: Arc::downgrade(info),
                 memory: limits.memory(true),
@@ -191,9 +190,8 @@ async fn start(code: &Code) -> wasmtime::Result<Live> {
         .upgrade()
         .ok_or_else(|| wasmtime::format_err!("the configuration has been replaced"))?;
     let state = HostState::new(info, WorkerInfo::default(), code.memory);
-    let mut store = Store::new(code.pre.engine(), state);
+    let mut store = Store::new(code.loaded.pre.engine(), state);
     store.limiter(|state| &mut state.memory);
-    store.data_mut().phase = Phase::Init;
-    let instance = code.pre.instantiate_async(&mut store).await?;
+    let instance = code.loaded.instantiate(&mut store).await?;
     Ok((store, instance))
 }

@@ -1,5 +1,7 @@
 //! The heap image: `init` runs once when a generation is built, and what it leaves in memory becomes
-//! the component's initial memory. Every instance starts from it, copy-on-write.
+//! the component's initial memory. Every instance starts from it, copy-on-write. A language runtime
+//! whose program has no `init` needs none: its instances are few and prepare themselves, and a changed
+//! program is no reason to compile the runtime anew.
 //!
 //! wasmtime-wizer rewrites the component with the memory, globals and tables that it finds after the
 //! call; the result is compiled like any other, and found in the cache when `init` did the same again.
@@ -93,8 +95,21 @@ async fn init(
     Ok(())
 }
 
-/// Whether a component has anything to do before it serves.
-#[must_use]
-pub fn wanted(loaded: &Loaded) -> bool {
-    loaded.pump.is_some() || loaded.phases.contains(Phase::Init)
+/// Prepares one instance, to see that it can be, and drops it.
+///
+/// # Errors
+/// What the runtime says of its program, or that it trapped.
+pub async fn rehearse(
+    loaded: &Loaded,
+    plugin: Arc<PluginInfo>,
+    memory: usize,
+) -> anyhow::Result<()> {
+    let state = HostState::new(plugin, WorkerInfo::default(), memory);
+    let mut store = Store::new(loaded.pre.engine(), state);
+    store.limiter(|state| &mut state.memory);
+    if loaded.kind == Kind::Ordinary {
+        store.set_epoch_deadline(u64::MAX / 2);
+    }
+    loaded.instantiate(&mut store).await?;
+    Ok(())
 }

@@ -94,13 +94,9 @@ impl Pump {
             limits::slice(&mut store);
         }
         store.data_mut().reactor = Some(self.reactor.get());
-        store.data_mut().phase = Phase::Timer;
         let start = |e: wasmtime::Error| CallError::Start(format!("{e:?}"));
-        let instance = loaded
-            .pre
-            .instantiate_async(&mut store)
-            .await
-            .map_err(start)?;
+        let instance = loaded.instantiate(&mut store).await.map_err(start)?;
+        store.data_mut().phase = Phase::Timer;
         let Some((_, run)) = &loaded.pump else {
             return Err(CallError::Start("no `pump`".to_owned()));
         };

@@ -130,6 +130,11 @@ impl Runtime {
         if let Some(component) = load(engine, &file) {
             return Ok(component);
         }
+        // Who starts at the same time waits for this and finds it done.
+        let _alone = alone(&file);
+        if let Some(component) = load(engine, &file) {
+            return Ok(component);
+        }
         let code = engine.precompile_component(bytes)?;
         if let Err(error) = store(&file, &code) {
             let message = format!("compiled code is not kept: {}: {error}", file.display());
@@ -177,15 +182,29 @@ pub fn cache_folder() -> Option<PathBuf> {
     Some(base.join("phasor"))
 }
 
-/// Writes under another name first: a reader never sees half a file.
-fn store(file: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
+fn make_folder(file: &std::path::Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    if let Some(folder) = file.parent() {
-        std::fs::DirBuilder::new()
+    match file.parent() {
+        Some(folder) => std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(folder)?;
+            .create(folder),
+        None => Ok(()),
     }
+}
+
+/// A lock on what is being compiled; none where there can be none, which only costs time.
+fn alone(file: &std::path::Path) -> Option<std::fs::File> {
+    make_folder(file).ok()?;
+    // One file for all, so that none is left behind for each.
+    let lock = std::fs::File::create(file.with_file_name("compiling.lock")).ok()?;
+    lock.lock().ok()?;
+    Some(lock)
+}
+
+/// Writes under another name first: a reader never sees half a file.
+fn store(file: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
+    make_folder(file)?;
     let partial = file.with_extension(format!("{}.partial", std::process::id()));
     std::fs::write(&partial, code)?;
     std::fs::rename(&partial, file)
