@@ -18,6 +18,7 @@ pub mod cache;
 mod config;
 mod context;
 mod cosocket;
+mod downstream;
 mod error_log;
 mod exchange;
 pub mod http_client;
@@ -88,6 +89,8 @@ pub(crate) mod bindings {
             "phasor:plugin/reactor.end-call": async | trappable,
             "phasor:plugin/lock.acquire": async | trappable,
             "phasor:plugin/lock.end-acquire": async | trappable,
+            "phasor:plugin/downstream.take": async | trappable,
+            "phasor:plugin/downstream.end-take": async | trappable,
             "phasor:plugin/cosocket.[static]stream.connect": async | trappable,
             "phasor:plugin/cosocket.[static]stream.end-connect": async | trappable,
             "phasor:plugin/cosocket.[method]stream.send": async | trappable,

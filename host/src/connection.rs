@@ -19,8 +19,11 @@ mod body;
 mod io;
 mod life;
 mod service;
+mod tunnel;
 
+use body::{Driver, Running};
 use io::Io;
+use tunnel::{Leaving, Tunnel};
 
 /// How often a worker looks at its connections.
 pub const SWEEP: Duration = Duration::from_millis(100);
@@ -52,7 +55,6 @@ enum Order {
 }
 
 /// One connection, as the sweep sees it.
-#[derive(Debug)]
 struct Control {
     info: Rc<ConnectionInfo>,
     doing: Cell<Doing>,
@@ -66,6 +68,10 @@ struct Control {
     order: Cell<Option<Order>>,
     /// Buffers are held for it that it could do without while it is idle.
     may_sleep: Cell<bool>,
+    /// The exchange with which it is about to leave HTTP.
+    leaving: RefCell<Option<Box<Leaving>>>,
+    /// Its socket, once it has left HTTP.
+    tunnel: RefCell<Option<Rc<Tunnel>>>,
     task: RefCell<Option<Waker>>,
 }
 
@@ -81,6 +87,33 @@ impl Control {
     fn suggest_sleep(&self) {
         if self.order.get().is_none() {
             self.give(Order::Sleep);
+        }
+    }
+
+    /// Hands an exchange over that takes the connection out of HTTP.
+    fn leave(&self, running: Running, driver: Option<Driver>) {
+        let leaving = Leaving { running, driver };
+        *self.leaving.borrow_mut() = Some(Box::new(leaving));
+    }
+
+    /// That exchange, as soon as everything before it is with the kernel.
+    fn take_leaving(&self) -> Option<Box<Leaving>> {
+        match self.stalled.get() {
+            None => self.leaving.borrow_mut().take(),
+            Some(_) => None,
+        }
+    }
+
+    /// Whether it is about to leave HTTP.
+    fn is_leaving(&self) -> bool {
+        self.leaving.borrow().is_some()
+    }
+
+    /// The connection ends before it could leave HTTP.
+    fn forget_leaving(&self) {
+        let leaving = self.leaving.borrow_mut().take();
+        if let Some(leaving) = leaving {
+            leaving.running.client_left(leaving.driver);
         }
     }
 
@@ -186,10 +219,11 @@ impl Site {
             tokio::time::Instant::now(),
             u32::try_from(sweeps(server.body_timeout)).unwrap_or(u32::MAX),
         );
-        let (idle, head, send) = (
+        let (idle, head, send, silence) = (
             sweeps(server.idle_timeout),
             sweeps(server.header_timeout),
             sweeps(server.send_timeout),
+            sweeps(server.tunnel_timeout),
         );
         for (_, control) in &*self.connections.borrow() {
             let age = now - control.since.get();
@@ -205,6 +239,10 @@ impl Site {
                 .is_some_and(|since| now - since > io::PATIENCE);
             if gone && let Some(task) = control.task.borrow_mut().take() {
                 task.wake();
+            }
+            let tunnel = control.tunnel.borrow().clone();
+            if tunnel.is_some_and(|tunnel| tunnel.sweep(now, silence)) {
+                control.give(Order::Drop);
             }
             if control
                 .stalled
@@ -241,6 +279,8 @@ pub async fn serve(stream: TcpStream, site: Rc<Site>) {
         half_closed: Cell::new(None),
         order: Cell::new(site.draining.get().then_some(Order::Finish)),
         may_sleep: Cell::new(false),
+        leaving: RefCell::new(None),
+        tunnel: RefCell::new(None),
         task: RefCell::new(None),
     });
     let place = site.connections.borrow_mut().insert(control.clone());

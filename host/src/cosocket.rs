@@ -15,12 +15,14 @@ use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 mod connect;
+mod downstream;
 mod options;
 mod pool;
 mod resolve;
 mod transport;
 
 pub use connect::{ConnectOptions, Target, connect};
+pub use downstream::Traffic;
 pub use options::StreamOption;
 use pool::Place;
 pub use pool::{IDLE_TIMEOUT, POOL_SIZE};
@@ -48,6 +50,9 @@ pub enum SocketError {
 impl SocketError {
     /// The system's text in lower case, as nginx writes it.
     fn system(error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
+            return Self::Timeout;
+        }
         let text = match error.raw_os_error() {
             Some(code) => {
                 let text = std::io::Error::from_raw_os_error(code).to_string();
@@ -74,6 +79,8 @@ struct Socket {
     transport: Option<Transport>,
     place: Option<Place>,
     reused: u32,
+    /// It is the client's connection, which ends with its request.
+    downstream: bool,
     reading: bool,
     writing: bool,
     /// Who waits, so that closing wakes them.
@@ -131,9 +138,14 @@ impl Closer {
 
 impl Stream {
     fn new(transport: Transport, place: Place, reused: u32) -> Self {
+        Self::with(transport, Some(place), reused)
+    }
+
+    fn with(transport: Transport, place: Option<Place>, reused: u32) -> Self {
         Self(Arc::new(Mutex::new(Socket {
+            downstream: place.is_none(),
             transport: Some(transport),
-            place: Some(place),
+            place,
             reused,
             reading: false,
             writing: false,
@@ -215,6 +227,9 @@ impl Stream {
         let mut socket = self.0.lock();
         if socket.reading || socket.writing {
             return Err(SocketError::Busy);
+        }
+        if socket.is_downstream() {
+            return Err(SocketError::other("the client's connection has no pool"));
         }
         let Some(transport) = socket.transport.as_mut() else {
             return Err(SocketError::Closed);

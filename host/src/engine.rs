@@ -23,6 +23,7 @@ mod proxy;
 mod segment;
 mod start;
 pub mod subrequest;
+mod tunnel;
 
 pub use plan::{Plan, Run, Step, Target};
 use start::take_on;
@@ -282,7 +283,7 @@ impl Engine {
     /// The handlers are done: what they wrote is the whole answer.
     async fn complete(&mut self) {
         exchange::with(self.id, |x| {
-            if x.response.status == 0 {
+            if x.response.status == 0 && !x.downstream.headless() {
                 x.response.status = 200;
             }
             if !x.output.ended {

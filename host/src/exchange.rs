@@ -17,12 +17,14 @@ use crate::phase::Phase;
 
 pub mod body;
 pub mod closing;
+pub mod downstream;
 pub mod head;
 pub mod output;
 pub mod subrequest;
 pub mod variable;
 
 pub use body::RequestBody;
+pub use downstream::Downstream;
 pub use head::{HeadChange, Request, Response};
 pub use output::Output;
 pub use subrequest::Family;
@@ -150,6 +152,8 @@ pub struct Exchange {
     pub document_root: Option<Arc<str>>,
     /// What it has to do with other exchanges.
     pub family: Family,
+    /// The client's connection, once it has left HTTP.
+    pub downstream: Downstream,
     /// Sockets that end with it.
     sockets: Vec<Closer>,
     waker: Option<Waker>,
@@ -189,6 +193,7 @@ impl Exchange {
             route: Arc::from(""),
             document_root: None,
             family: Family::default(),
+            downstream: Downstream::default(),
             sockets: Vec::new(),
             waker: None,
         }
@@ -326,11 +331,12 @@ pub fn end(id: ExchangeId) {
             exchange.connection.take(),
             std::mem::take(&mut exchange.family),
             std::mem::take(&mut exchange.sockets),
+            std::mem::take(&mut exchange.downstream),
         );
         exchange.clear();
         Some(parts)
     });
-    if let Some((.., family, sockets)) = parts {
+    if let Some((.., family, sockets, _downstream)) = parts {
         family.end();
         for socket in sockets {
             socket.close();

@@ -235,7 +235,7 @@ impl wit::HostStream for HostState {
     }
 
     fn drop(&mut self, stream: Handle) -> wasmtime::Result<()> {
-        self.table.delete(stream)?.close();
+        self.table.delete(stream)?.let_go();
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use super::bindings::phasor::plugin::operation::{Host, HostOperation};
 use super::{HostState, enter};
 use crate::cosocket::{SocketError, Stream};
 use crate::exchange::body::BodyError;
+use crate::exchange::downstream::Refusal;
 use crate::exchange::{self, ExchangeId};
 
 /// Anything that waits without knowing of exchanges: sockets, Redis, HTTP.
@@ -85,6 +86,8 @@ pub enum Outcome {
     Connected(Result<Stream, SocketError>),
     /// What came.
     Received(Result<Vec<u8>, SocketError>),
+    /// Of `downstream`: the client's connection, or why it cannot be had.
+    Downstream(Result<Stream, Refusal>),
     /// Of `subrequest`.
     Captured(super::subrequest::CaptureOutcome),
     /// Of `reactor.begin-call`.

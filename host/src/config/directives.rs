@@ -125,6 +125,13 @@ static SERVER: Table = Table {
         )
         .default("\"60s\""),
         Directive::new(
+            "tunnel_timeout",
+            TIME,
+            "The longest silence, both ways, of a connection that has left HTTP: a WebSocket, an \
+             upgrade that `proxy` passes on, `ngx.req.socket(true)`. \"0s\": no limit.",
+        )
+        .default("\"1h\""),
+        Directive::new(
             "drain",
             TIME,
             "How long requests in progress may take when the server ends.",

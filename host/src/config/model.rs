@@ -130,6 +130,8 @@ pub struct Server {
     pub body_timeout: Duration,
     /// The longest pause between two writes of an answer.
     pub send_timeout: Duration,
+    /// The longest silence of a connection that has left HTTP; zero is no limit.
+    pub tunnel_timeout: Duration,
     /// How long requests in progress may take when the server ends.
     pub drain: Duration,
     /// Open client connections per worker.

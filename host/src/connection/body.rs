@@ -35,7 +35,7 @@ pub(super) struct Running {
 
 impl Running {
     /// The answer has left, or cannot leave any more: what follows is the phase `log`.
-    fn over(self) {
+    pub(super) fn over(self) {
         let left = self.control.in_progress.get().saturating_sub(1);
         self.control.in_progress.set(left);
         if left == 0 {
@@ -128,6 +128,17 @@ impl Outgoing {
         }
     }
 
+    /// The body of a head behind which the connection leaves HTTP.
+    pub(super) fn nothing() -> Self {
+        Self {
+            running: None,
+            driver: None,
+            whole: None,
+            streamed: false,
+            ended: true,
+        }
+    }
+
     /// Moves the engine on while there is something to do.
     fn drive(&mut self, cx: &mut Context<'_>) {
         if let Some(driver) = &mut self.driver
@@ -140,8 +151,16 @@ impl Outgoing {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, std::io::Error>>> {
         self.drive(cx);
         let Some(id) = self.running.as_ref().map(|running| running.id) else {
-            return Poll::Ready(None);
+            // The exchange left with the connection: HTTP has nothing more to say on it.
+            return Poll::Pending;
         };
+        if exchange::with(id, |x| x.downstream.wanted()) {
+            if let Some(running) = self.running.take() {
+                let control = running.control.clone();
+                control.leave(running, self.driver.take());
+            }
+            return Poll::Pending;
+        }
         let (piece, drained) = exchange::with(id, |x| {
             let outgoing = x.outgoing();
             if outgoing.broken {

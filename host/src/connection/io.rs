@@ -113,6 +113,12 @@ impl Io {
         self.inner.inner_mut().before = bytes;
     }
 
+    /// The socket, and what was read of it and put back.
+    pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
+        let held = self.inner.into_inner();
+        (held.stream, held.before)
+    }
+
     /// Whether bytes wait that were put back.
     pub(super) fn has_bytes_put_back(&self) -> bool {
         !self.inner.inner().before.is_empty()

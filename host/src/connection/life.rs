@@ -10,10 +10,12 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
+use hyper::rt::Write as _;
 use hyper::server::conn::{http1, http2};
 
 use super::io::Io;
 use super::service::RequestService;
+use super::tunnel::{self, Leaving};
 use super::{Doing, Order};
 use crate::local_executor::LocalExecutor;
 
@@ -38,7 +40,12 @@ pub(super) async fn live(mut io: Io) {
     if is_http2 {
         return Box::pin(http2(io)).await;
     }
-    while let Some(rested) = http1(io).await {
+    loop {
+        let rested = match http1(io).await {
+            Next::Rest(rested) => rested,
+            Next::Leave(io, leaving) => return Box::pin(tunnel::serve(io, *leaving)).await,
+            Next::End => return,
+        };
         if !rested.has_bytes_put_back() && !readable(&rested).await {
             return;
         }
@@ -99,8 +106,27 @@ fn header_limit(io: &Io) -> usize {
     served.generation.config.server.header_limit
 }
 
-/// Speaks HTTP/1 until the connection ends (`None`), or is idle and can be put to sleep.
-async fn http1(io: Io) -> Option<Io> {
+/// What becomes of a connection that HTTP/1 is done with.
+enum Next {
+    /// It has ended.
+    End,
+    /// It is idle and can be put to sleep.
+    Rest(Io),
+    /// It leaves HTTP.
+    Leave(Io, Box<Leaving>),
+}
+
+/// What ended the work of hyper.
+enum Stop {
+    Drop,
+    Rest,
+    /// hyper is through; what is left is to say so.
+    Ended,
+    Leave(Box<Leaving>),
+}
+
+/// Speaks HTTP/1 until it is done with the connection.
+async fn http1(io: Io) -> Next {
     let control = io.control().clone();
     let limit = header_limit(&io).max(LEAST_BUFFER);
     let service = RequestService::new(io.site().clone(), control.clone());
@@ -111,32 +137,49 @@ async fn http1(io: Io) -> Option<Io> {
             .serve_connection(io, service),
     );
     control.may_sleep.set(true);
-    let rests = poll_fn(|cx| {
+    let stop = poll_fn(|cx| {
         control.register(cx.waker());
         match control.order.take() {
-            Some(Order::Drop) => return Poll::Ready(false),
+            Some(Order::Drop) => return Poll::Ready(Stop::Drop),
             Some(Order::Finish) => Pin::new(&mut *connection).graceful_shutdown(),
             // The reader sees it: it answers 408 in place of what is missing of the head.
             Some(Order::TimeOut) => control.order.set(Some(Order::TimeOut)),
-            Some(Order::Sleep) if control.is_at_rest() => return Poll::Ready(true),
+            Some(Order::Sleep) if control.is_at_rest() => return Poll::Ready(Stop::Rest),
             Some(Order::Sleep) | None => {}
         }
         // How a connection ends is its client's business: nothing depends on it.
-        Pin::new(&mut *connection).poll(cx).map(|_ended| false)
+        let ended = connection.poll_without_shutdown(cx).is_ready();
+        match control.take_leaving() {
+            Some(leaving) => Poll::Ready(Stop::Leave(leaving)),
+            None if ended && control.is_leaving() => Poll::Pending,
+            None if ended => Poll::Ready(Stop::Ended),
+            None => Poll::Pending,
+        }
     })
     .await;
     control.may_sleep.set(false);
-    if !rests {
-        return None;
-    }
     let parts = connection.into_parts();
     let mut io = parts.io;
+    if let Stop::Leave(leaving) = stop {
+        io.put_back(parts.read_buf);
+        return Next::Leave(io, leaving);
+    }
+    if matches!(stop, Stop::Ended) {
+        // The client may be gone already.
+        let _said = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx))
+            .await
+            .is_ok();
+    }
+    if !matches!(stop, Stop::Rest) {
+        control.forget_leaving();
+        return Next::End;
+    }
     if !parts.read_buf.is_empty() {
         // The beginning of a head that came behind the last request.
         control.enter(Doing::Head, io.site().clock.get());
         io.put_back(parts.read_buf);
     }
-    Some(io)
+    Next::Rest(io)
 }
 
 /// Speaks HTTP/2 until the connection ends.

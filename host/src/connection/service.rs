@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{CONTENT_LENGTH, HeaderValue, SERVER};
+use http::header::{CONTENT_LENGTH, HeaderValue, SERVER, TRANSFER_ENCODING};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
@@ -129,11 +129,20 @@ impl Future for Serving {
         let Some(id) = self.running.as_ref().map(|running| running.id) else {
             return Poll::Pending;
         };
-        if !exchange::with(id, |x| x.response.sent) {
+        let (sent, leaves) = exchange::with(id, |x| {
+            let headless = x.downstream.headless();
+            (x.response.sent, headless && x.downstream.wanted())
+        });
+        if !sent {
             return Poll::Pending;
         }
         let driver = self.driver.take();
         match self.running.take() {
+            Some(running) if leaves => {
+                let control = running.control.clone();
+                control.leave(running, driver);
+                Poll::Pending
+            }
             Some(running) => Poll::Ready(Ok(answer(running, driver))),
             None => Poll::Pending,
         }
@@ -148,11 +157,32 @@ impl Drop for Serving {
     }
 }
 
+/// The head of a `101`; what comes behind it is not HTTP.
+fn switch(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
+    let mut response = Response::new(Outgoing::nothing());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = exchange::with(running.id, |x| x.response.headers.clone());
+    for name in [CONTENT_LENGTH, TRANSFER_ENCODING] {
+        response.headers_mut().remove(name);
+    }
+    response
+        .headers_mut()
+        .entry(SERVER)
+        .or_insert(const { HeaderValue::from_static("phasor") });
+    let control = running.control.clone();
+    control.leave(running, driver);
+    response
+}
+
 fn answer(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
+    if exchange::with(running.id, |x| x.switches_protocols()) {
+        return switch(running, driver);
+    }
     let read_again = driver.is_some() || running.head_is_read_again();
     let (status, mut headers, whole, head_only) = exchange::with(running.id, |x| {
+        let leaves = x.downstream.wanted();
         let outgoing = x.outgoing();
-        let whole = if outgoing.ended && !outgoing.broken {
+        let whole = if outgoing.ended && !outgoing.broken && !leaves {
             Some(outgoing.take_whole().unwrap_or_default())
         } else {
             None

@@ -22,11 +22,13 @@ pub enum StreamOption {
     ReceiveBuffer,
 }
 
-fn socket(transport: &Transport) -> SockRef<'_> {
-    match transport {
+fn socket(transport: &Transport) -> Result<SockRef<'_>, SocketError> {
+    Ok(match transport {
         Transport::Tcp(stream) => SockRef::from(stream),
         Transport::Unix(stream) => SockRef::from(stream),
-    }
+        Transport::Downstream(client) => SockRef::from(&client.stream),
+        Transport::Reader(_) => return Err(SocketError::other("a body has no options")),
+    })
 }
 
 pub(super) fn set(
@@ -34,7 +36,7 @@ pub(super) fn set(
     option: StreamOption,
     value: u32,
 ) -> Result<(), SocketError> {
-    let socket = socket(transport);
+    let socket = socket(transport)?;
     match option {
         StreamOption::KeepAlive => socket.set_keepalive(value != 0),
         StreamOption::ReuseAddress => socket.set_reuse_address(value != 0),
@@ -46,7 +48,7 @@ pub(super) fn set(
 }
 
 pub(super) fn read(transport: &Transport, option: StreamOption) -> Result<u32, SocketError> {
-    let socket = socket(transport);
+    let socket = socket(transport)?;
     let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     match option {
         StreamOption::KeepAlive => socket.keepalive().map(u32::from),

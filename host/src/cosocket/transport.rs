@@ -9,12 +9,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::RECEIVE_MOST;
+use super::downstream::{Downstream, Reader};
 
 /// An open connection.
 #[derive(Debug)]
 pub(super) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Downstream(Downstream),
+    Reader(Reader),
 }
 
 impl Transport {
@@ -26,6 +29,8 @@ impl Transport {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Downstream(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Reader(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 
@@ -37,6 +42,8 @@ impl Transport {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Downstream(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Reader(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -44,6 +51,8 @@ impl Transport {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Downstream(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Reader(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 

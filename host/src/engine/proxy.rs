@@ -17,7 +17,7 @@ use super::{Engine, Flow};
 use crate::error::{ErrorKind, RequestError};
 use crate::exchange::body::BodyError;
 use crate::exchange::{self, ExchangeId};
-use crate::http_client::{self, Body, Cause, ClientError, ConnectError};
+use crate::http_client::{self, Body, Cause, ClientError, ConnectError, Settings};
 use crate::upstream::{Proxy, proxy};
 
 /// How far the request's body has gone.
@@ -149,6 +149,9 @@ impl Engine {
             Ok(answer) => answer,
             Err(error) => return Err(self.of_client().unwrap_or(error)),
         };
+        if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            return Box::pin(self.tunnel(answer, proxy)).await;
+        }
         let (mut head, body) = answer.into_parts();
         proxy::answer_head(proxy, &mut head.headers);
         let headless = exchange::with(self.id, |x| {
@@ -187,7 +190,14 @@ impl Engine {
         let mut again = true;
         loop {
             let (request, repeatable) = self.request(proxy, shared)?;
-            let client = http_client::client(&proxy.client);
+            // Only HTTP/1.1 can be left.
+            let client = match request.headers().contains_key(http::header::UPGRADE) {
+                true => http_client::client(&Settings {
+                    http2: false,
+                    ..proxy.client.clone()
+                }),
+                false => http_client::client(&proxy.client),
+            };
             let outcome = tokio::select! {
                 biased;
                 outcome = client.send(request) => outcome,

@@ -36,6 +36,8 @@ impl Engine {
                 self.behind_answer(reactor).await?;
                 Ok(None)
             }
+            // It answered with the client's own connection.
+            Outcome::End => Ok(None),
             other => Err(self.unexpected(other)),
         }
     }
@@ -71,6 +73,7 @@ impl Engine {
         let outcome = exchange::wait(self.id, |x| match (x.outcome.take(), x.abort) {
             (Some(outcome), _) => Some(Ok(outcome)),
             (None, Some(abort)) => Some(Err(abort)),
+            (None, None) if !x.handler_running && x.downstream.headless() => Some(Ok(Outcome::End)),
             (None, None) => None,
         })
         .await;

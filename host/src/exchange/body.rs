@@ -92,6 +92,45 @@ impl RequestBody {
         self.source.is_some()
     }
 
+    /// Whether a part of it, not all, has been read.
+    #[must_use]
+    pub fn is_half_read(&self) -> bool {
+        self.source.is_some() && (self.read > 0 || self.waiter.is_some())
+    }
+
+    /// Whether the request came without one.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.source.is_none()
+            && self.read == 0
+            && !self.streamed
+            && self.whole.as_ref().is_some_and(Bytes::is_empty)
+    }
+
+    /// One reader takes it as it comes; false when another has it.
+    pub fn take_streamed(&mut self) -> bool {
+        let untouched = self.source.is_some() && !self.is_half_read() && !self.streamed;
+        self.streamed |= untouched;
+        untouched
+    }
+
+    /// The connection has left HTTP: what has not been read is not a body any more. Gives what the
+    /// HTTP reader had taken in already; until now it must not know that nobody reads a body, or it
+    /// would throw the rest away.
+    pub fn leave(&mut self) -> Bytes {
+        let mut before = BytesMut::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Some(mut source) = self.source.take() {
+            while let Poll::Ready(Some(Ok(frame))) = source.as_mut().poll_frame(&mut cx) {
+                if let Ok(data) = frame.into_data() {
+                    before.extend_from_slice(&data);
+                }
+            }
+        }
+        self.whole.get_or_insert_default();
+        before.freeze()
+    }
+
     /// Puts another body in its place.
     pub fn replace(&mut self, body: Bytes) {
         self.source = None;

@@ -276,14 +276,26 @@ fn connection_variable(x: &Exchange, name: &str, out: &mut Vec<u8>) -> bool {
     true
 }
 
+fn bytes_sent(x: &mut Exchange) -> u64 {
+    let head = match x.downstream.headless() {
+        true => 0,
+        false => x.response.head_bytes(),
+    };
+    head + x.outgoing().taken + x.downstream.sent()
+}
+
+fn bytes_received(x: &Exchange) -> u64 {
+    x.request.head_bytes() + x.body.bytes_read() + x.downstream.received()
+}
+
 fn answer_variable(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
     match name {
         "status" => text(out, format_args!("{:03}", x.response.status)),
-        "body_bytes_sent" => text(out, format_args!("{}", x.outgoing().taken)),
-        "bytes_sent" => text(
+        "body_bytes_sent" => text(
             out,
-            format_args!("{}", x.outgoing().taken + x.response.head_bytes()),
+            format_args!("{}", x.outgoing().taken + x.downstream.sent()),
         ),
+        "bytes_sent" => text(out, format_args!("{}", bytes_sent(x))),
         "request_time" => {
             let elapsed = x.started.elapsed();
             text(
@@ -291,10 +303,7 @@ fn answer_variable(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
                 format_args!("{}.{:03}", elapsed.as_secs(), elapsed.subsec_millis()),
             );
         }
-        "request_length" => text(
-            out,
-            format_args!("{}", x.request.head_bytes() + x.body.bytes_read()),
-        ),
+        "request_length" => text(out, format_args!("{}", bytes_received(x))),
         "request_completion" => out.extend_from_slice(if x.output.ended && !x.output.broken {
             b"OK"
         } else {

@@ -40,6 +40,34 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// The protocol that the client wants in place of HTTP (RFC 9110, section 7.8). Another HTTP is never
+/// passed on: behind it requests would reach the peer that no route has seen.
+#[must_use]
+pub fn asks_upgrade(request: &Request) -> Option<HeaderValue> {
+    if request.version != http::Version::HTTP_11 {
+        return None;
+    }
+    let mut named = request
+        .headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    if !named.any(|name| name.trim().eq_ignore_ascii_case("upgrade")) {
+        return None;
+    }
+    let mut protocols = request.headers.get_all(UPGRADE).iter();
+    let (Some(protocol), None) = (protocols.next(), protocols.next()) else {
+        return None;
+    };
+    let is_http = |name: &str| {
+        let name = name.trim().to_ascii_lowercase();
+        name.starts_with("h2") || name.starts_with("http") || name.starts_with("tls")
+    };
+    let passes = !protocol.to_str().ok()?.split(',').any(is_http);
+    passes.then(|| protocol.clone())
+}
+
 /// The path and query that the peer is asked for.
 fn target(proxy: &Proxy, request: &Request) -> Option<PathAndQuery> {
     let Some(base) = &proxy.base else {
@@ -73,7 +101,12 @@ pub fn request_head(proxy: &Proxy, request: &Request) -> Option<(Method, Uri, He
         .build()
         .ok()?;
     let mut headers = request.headers.clone();
+    let upgrade = asks_upgrade(request);
     strip_hop_by_hop(&mut headers);
+    if let Some(protocol) = upgrade {
+        headers.insert(UPGRADE, protocol);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
     // The length is the body's own matter, `Expect` was answered here.
     headers.remove(CONTENT_LENGTH);
     headers.remove(EXPECT);
@@ -176,6 +209,30 @@ mod tests {
         }
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers.len(), 1);
+    }
+
+    #[test]
+    fn an_upgrade_passes_unless_it_is_http_again() {
+        let asked = |connection: &str, upgrade: &str| {
+            let mut request = Request {
+                version: http::Version::HTTP_11,
+                ..Request::default()
+            };
+            let headers = &mut request.headers;
+            headers.insert("connection", connection.parse().unwrap());
+            headers.insert("upgrade", upgrade.parse().unwrap());
+            let peer = proxy(None, "/");
+            let (_, _, sent) = request_head(&peer, &request).unwrap();
+            sent.contains_key("connection")
+                .then(|| sent["upgrade"].clone())
+        };
+        assert_eq!(
+            asked("keep-alive, Upgrade", "websocket").unwrap(),
+            "websocket"
+        );
+        assert_eq!(asked("keep-alive", "websocket"), None);
+        assert_eq!(asked("upgrade, HTTP2-Settings", "h2c"), None);
+        assert_eq!(asked("upgrade", "websocket, HTTP/2.0"), None);
     }
 
     #[test]

@@ -119,6 +119,11 @@ impl Process {
         }
     }
 
+    /// Its number in the system.
+    pub(crate) fn id(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).expect("the process has ended already");

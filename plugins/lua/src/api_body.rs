@@ -196,6 +196,7 @@ pub(crate) unsafe fn register(l: *mut State) {
             l,
             &[
                 (c"read_body", read_body),
+                (c"socket", crate::api_socket_request::socket),
                 (c"discard_body", crate::api_body_read::discard_body),
                 (c"get_body_data", get_body_data),
                 (c"get_body_file", get_body_file),

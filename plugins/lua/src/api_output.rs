@@ -82,6 +82,9 @@ unsafe fn write(l: *mut State, line: bool) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let job = api::job(l, phase::ANSWER);
+        if job.raw {
+            return ffi::nil_error(l, b"raw request socket acquired");
+        }
         if job.eof {
             return ffi::nil_error(l, b"seen eof");
         }
@@ -207,11 +210,14 @@ unsafe extern "C-unwind" fn print(l: *mut State) -> c_int {
     unsafe { write(l, false) }
 }
 
-unsafe extern "C-unwind" fn flush(l: *mut State) -> c_int {
+pub(crate) unsafe extern "C-unwind" fn flush(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let job = api::job(l, phase::ANSWER);
         let wait = ffi::lua_toboolean(l, 1) != 0;
+        if job.raw {
+            return ffi::nil_error(l, b"raw request socket acquired");
+        }
         if job.eof {
             return ffi::nil_error(l, b"seen eof");
         }
@@ -227,6 +233,9 @@ unsafe extern "C-unwind" fn eof(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let job = api::job(l, phase::ANSWER);
+        if job.raw {
+            return ffi::nil_error(l, b"raw request socket acquired");
+        }
         if job.eof {
             return ffi::nil_error(l, b"seen eof");
         }

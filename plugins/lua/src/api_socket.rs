@@ -48,6 +48,11 @@ pub(crate) struct Socket {
     pub(crate) read_timeout: u32,
     /// The exchange that made it.
     owner: u64,
+    /// It is the client's side of the request, which ends with the request.
+    pub(crate) downstream: bool,
+    /// Of the client's side: nothing more comes, nothing more goes.
+    pub(crate) read_closed: bool,
+    pub(crate) write_closed: bool,
 }
 
 /// Tells exchanges apart; 0 for tasks without one.
@@ -90,13 +95,23 @@ unsafe extern "C-unwind" fn collect(l: *mut State) -> c_int {
 }
 
 unsafe extern "C-unwind" fn tcp(l: *mut State) -> c_int {
-    // SAFETY: the memory is written before it gets its metatable.
+    // SAFETY: called by Lua.
     unsafe {
         api::check_phase(l, phase::WAIT);
+        push(l, None, METHODS);
+    }
+    1
+}
+
+/// Pushes a socket with these methods: an open one of the client's side, or one that is to connect.
+pub(crate) unsafe fn push(l: *mut State, downstream: Option<Stream>, methods: &CStr) {
+    // SAFETY: the memory is written before it gets its metatable.
+    unsafe {
         ffi::lua_createtable(l, 1, 0);
         let place: *mut Socket = ffi::lua_newuserdata(l, size_of::<Socket>()).cast();
         place.write(Socket {
-            stream: None,
+            downstream: downstream.is_some(),
+            stream: downstream,
             connecting: None,
             reading: None,
             writing: None,
@@ -109,16 +124,17 @@ unsafe extern "C-unwind" fn tcp(l: *mut State) -> c_int {
             send_timeout: TIMEOUT,
             read_timeout: TIMEOUT,
             owner: owner(),
+            read_closed: false,
+            write_closed: false,
         });
         if ffi::luaL_newmetatable(l, METATABLE.as_ptr()) != 0 {
             ffi::register(l, &[(c"__gc", collect)]);
         }
         ffi::lua_setmetatable(l, -2);
         ffi::lua_rawseti(l, -2, 1);
-        ffi::luaL_getsubtable(l, ffi::REGISTRY, METHODS.as_ptr());
+        ffi::luaL_getsubtable(l, ffi::REGISTRY, methods.as_ptr());
         ffi::lua_setmetatable(l, -2);
     }
-    1
 }
 
 impl Socket {
@@ -248,7 +264,7 @@ unsafe fn time(l: *mut State, arg: c_int) -> u32 {
     u32::try_from(given).unwrap_or(u32::MAX)
 }
 
-unsafe extern "C-unwind" fn settimeout(l: *mut State) -> c_int {
+pub(crate) unsafe extern "C-unwind" fn settimeout(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let s = socket(l);
@@ -258,7 +274,7 @@ unsafe extern "C-unwind" fn settimeout(l: *mut State) -> c_int {
     0
 }
 
-unsafe extern "C-unwind" fn settimeouts(l: *mut State) -> c_int {
+pub(crate) unsafe extern "C-unwind" fn settimeouts(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let s = socket(l);
@@ -359,6 +375,7 @@ pub(crate) unsafe fn open(l: *mut State) {
         ffi::luaL_getsubtable(l, ffi::REGISTRY, METHODS.as_ptr());
         ffi::register(l, &methods);
         crate::api_socket_io::register(l);
+        crate::api_socket_request::open(l);
         ffi::lua_pushvalue(l, -1);
         ffi::lua_setfield(l, -2, c"__index".as_ptr());
         ffi::pop(l, 1);

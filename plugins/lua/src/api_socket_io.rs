@@ -68,7 +68,7 @@ pub(crate) unsafe extern "C-unwind" fn send(l: *mut State) -> c_int {
         if s.writing.is_some() {
             return ffi::nil_error(l, b"socket busy writing");
         }
-        let Some(stream) = &s.stream else {
+        let Some(stream) = s.stream.as_ref().filter(|_| !s.write_closed) else {
             return ffi::nil_error(l, b"closed");
         };
         let count = c_int::try_from(bytes.len()).unwrap_or(c_int::MAX);
@@ -114,7 +114,7 @@ unsafe fn send_ended(
                 1
             }
             Err(e) => {
-                s.close();
+                s.end_writing();
                 ffi::nil_error(l, &text(e, "socket busy writing"))
             }
         }
@@ -122,6 +122,22 @@ unsafe fn send_ended(
 }
 
 impl Socket {
+    /// Nothing more comes. The client's side goes on the other way.
+    fn end_reading(&mut self) {
+        match self.downstream {
+            true => self.read_closed = true,
+            false => self.close(),
+        }
+    }
+
+    /// Nothing more goes: what was sent last may be there in part.
+    fn end_writing(&mut self) {
+        match self.downstream {
+            true => self.write_closed = true,
+            false => self.close(),
+        }
+    }
+
     fn unread(&self) -> &[u8] {
         self.buffer.get(self.at..).unwrap_or_default()
     }
@@ -291,17 +307,17 @@ unsafe fn failed(l: *mut State, s: &mut Socket, error: SocketError) -> c_int {
         let ended = matches!(error, SocketError::Closed);
         let timeout = matches!(error, SocketError::Timeout);
         let unread = s.unread().len();
-        let open = s.stream.is_some();
+        let open = s.stream.is_some() && !s.read_closed;
         if ended && open && matches!(s.wanted, Wanted::All) {
             push_unread(l, s, unread, unread);
-            s.close();
+            s.end_reading();
             return 1;
         }
         ffi::lua_pushnil(l);
         ffi::push_bytes(l, &text(error, "socket busy reading"));
         push_unread(l, s, unread, unread);
         if !timeout {
-            s.close();
+            s.end_reading();
         }
     }
     3
@@ -314,7 +330,7 @@ unsafe fn begin(l: *mut State, s: &mut Socket, wanted: Wanted) -> c_int {
         if s.reading.is_some() {
             return ffi::nil_error(l, b"socket busy reading");
         }
-        if s.stream.is_none() {
+        if s.stream.is_none() || s.read_closed {
             return ffi::nil_error(l, b"closed");
         }
         s.wanted = wanted;
@@ -322,7 +338,7 @@ unsafe fn begin(l: *mut State, s: &mut Socket, wanted: Wanted) -> c_int {
     }
 }
 
-unsafe extern "C-unwind" fn receive(l: *mut State) -> c_int {
+pub(crate) unsafe extern "C-unwind" fn receive(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let s = socket(l);

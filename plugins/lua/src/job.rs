@@ -54,6 +54,8 @@ pub(crate) struct Job {
     pub(crate) said: bool,
     /// The body's end has been written (`ngx.eof`).
     pub(crate) eof: bool,
+    /// The handler has the client's connection: nothing else is written to the client.
+    pub(crate) raw: bool,
     /// Flag 1 has crossed.
     pub(crate) body_ended: bool,
     /// The header filters have run.
@@ -112,6 +114,7 @@ impl Job {
             head_sent: false,
             said: false,
             eof: false,
+            raw: false,
             body_ended: false,
             filtered: false,
             unacknowledged: 0,
@@ -136,6 +139,7 @@ impl Job {
         self.head_sent = false;
         self.said = false;
         self.eof = false;
+        self.raw = false;
         self.body_ended = false;
         self.filtered = false;
         self.unacknowledged = 0;

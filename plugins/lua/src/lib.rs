@@ -26,6 +26,7 @@ mod api_shared_list;
 mod api_shared_swap;
 mod api_socket;
 mod api_socket_io;
+mod api_socket_request;
 mod api_variable;
 mod api_worker;
 mod bindings;

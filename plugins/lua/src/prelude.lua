@@ -73,9 +73,6 @@ jit = {
 }
 package.loaded.jit = jit
 package.preload["jit.opt"] = function() return jit.opt end
-package.preload.ffi = function()
-  error("ffi is not offered: there is no machine code to call", 3)
-end
 
 -- The metatable of a request's globals is the same for all requests: nobody gets hold of it.
 local shared, hidden = _G, nil

@@ -33,6 +33,7 @@ impl Resolver<'_, '_> {
             header_timeout: fields.time("header_timeout"),
             body_timeout: fields.time("body_timeout"),
             send_timeout: fields.time("send_timeout"),
+            tunnel_timeout: fields.time("tunnel_timeout"),
             drain: fields.time("drain"),
             max_connections: usize::try_from(count("max_connections")).unwrap_or(usize::MAX),
             keepalive_requests: count("keepalive_requests"),

@@ -1,0 +1,87 @@
+-- One WebSocket: one light thread reads what its client says, another sends what the room says.
+local server = require "resty.websocket.server"
+local semaphore = require "ngx.semaphore"
+local cjson = require "cjson.safe"
+local Room = require "room"
+
+-- A browser answers pings by itself: so long it may be silent.
+local SILENCE = 30000
+local LONGEST = 4096
+
+local function argument(name, most)
+  local text = ngx.unescape_uri(ngx.var["arg_" .. name] or "")
+  text = text:gsub("%c", ""):sub(1, most)
+  return text ~= "" and text or nil
+end
+
+local name, who = argument("room", 40), argument("name", 40)
+if not name or not who then return ngx.exit(ngx.HTTP_BAD_REQUEST) end
+local wb, err = server:new{ timeout = SILENCE, max_payload_len = LONGEST }
+if not wb then
+  ngx.log(ngx.INFO, "no WebSocket: ", err)
+  if ngx.headers_sent then return end
+  ngx.header["Upgrade"] = "websocket"
+  return ngx.exit(426)
+end
+
+local room = Room.open(name)
+local id = ngx.var.connection
+
+-- Two threads send: one after the other.
+local turn = semaphore.new(1)
+local function send(kind, ...)
+  local ok, err = turn:wait(10)
+  if not ok then return nil, err end
+  ok, err = wb["send_" .. kind](wb, ...)
+  turn:post()
+  return ok, err
+end
+
+local function post(kind, text)
+  local ok, err = room:post(cjson.encode{ kind = kind, who = who, text = text, people = room:people(), time = ngx.time() })
+  if not ok then ngx.log(ngx.ERR, "the room is full: ", err) end
+end
+
+local function read()
+  local quiet, message = 0, {}
+  while true do
+    local data, kind, err = wb:recv_frame()
+    if data then
+      quiet = 0
+    elseif err:find(": timeout", 1, true) and quiet < 2 then
+      quiet = quiet + 1
+      room:stay(id, who)
+      send("ping", "")
+    else
+      return err
+    end
+    if kind == "text" or kind == "continuation" then
+      message[#message + 1] = data
+      if #message > 16 then return "too many pieces" end
+      if err ~= "again" then
+        post("message", table.concat(message))
+        message = {}
+      end
+    elseif kind == "ping" then
+      send("pong", data)
+    elseif kind == "close" then
+      send("close", 1000, "")
+      return "closed"
+    elseif kind == "binary" then
+      send("close", 1003, "text only")
+      return "binary"
+    end
+  end
+end
+
+local seen = room:newest()
+room:stay(id, who)
+post("joined")
+local reader = ngx.thread.spawn(read)
+local writer = ngx.thread.spawn(room.follow, room, seen, function(text) return send("text", text) end)
+local _, why = ngx.thread.wait(reader, writer)
+ngx.thread.kill(reader)
+ngx.thread.kill(writer)
+room:leave(id)
+post("left")
+ngx.log(ngx.INFO, who, " left ", name, ": ", why)
