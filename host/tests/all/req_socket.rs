@@ -236,3 +236,54 @@ fn a_client_that_reads_nothing() {
     drop(stream);
     server.stop(Signal::QUIT);
 }
+
+/// The same from a component in Rust.
+#[test]
+fn from_a_component() {
+    let config = r#"
+[server]
+workers = 1
+[plugin.upgrade]
+component = "{guests}/upgrade.wasm"
+[[route]]
+path = "/*"
+content = "upgrade"
+lua.log = "ngx.log(ngx.WARN, 'over: ', ngx.var.status, ' ', ngx.var.body_bytes_sent)"
+"#;
+    let server = Server::start(config, &[]);
+    let mark = server.mark();
+    let mut stream = open(
+        &server,
+        "GET /echo HTTP/1.1\nHost: x\nUpgrade: lines\nConnection: upgrade\n\n",
+    );
+    let head = until(&mut stream, "\r\n\r\n").to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(
+        head.contains("upgrade: lines\r\n") && head.contains("x-mine: 1\r\n"),
+        "{head}"
+    );
+    assert_eq!(until(&mut stream, "\n"), "ready\n");
+    for _ in 0..20 {
+        stream.write_all(b"one\ntwo\n").unwrap();
+        assert_eq!(until(&mut stream, "two\n"), "one\ntwo\n");
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut stream), "end: Some(DownstreamError::Taken)\n");
+    server.wait_log(r"over: 101 2\d\d,", mark);
+    let answer = rest(&mut open(&server, "GET /headless HTTP/1.1\nHost: x\n\n"));
+    assert_eq!(answer, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    for (body, status) in [("hello, world", 204), ("hello", 400), ("", 411)] {
+        let length = body.len();
+        let answer = rest(&mut open(
+            &server,
+            &format!(
+                "POST /body HTTP/1.1\nHost: x\nContent-Length: {length}\nConnection: close\n\n{body}"
+            ),
+        ));
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+    server.stop(Signal::QUIT);
+}
