@@ -1,7 +1,7 @@
 //! The command line: one file per command. Exit codes: 0 fine, 1 failed, 2 bad usage, 78 bad
 //! configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -9,9 +9,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 mod check;
 mod run;
 mod schema;
+mod stop;
 
-/// `EX_CONFIG` of sysexits.
-const BAD_CONFIGURATION: u8 = 78;
+use crate::server::{BAD_CONFIGURATION, Source};
+
+/// What is served where there is no configuration.
+const DEMO: &str = include_str!("../demo/phasor.toml");
 
 /// Program every phase of a request.
 #[derive(Debug, Parser)]
@@ -45,6 +48,22 @@ enum Command {
     Run {
         /// The configuration
         file: Option<PathBuf>,
+        /// Reload when the configuration, a component or a Lua file changes
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Tell a running server to end its requests and then itself, and wait until it has (signal QUIT)
+    Stop {
+        #[command(flatten)]
+        which: stop::Which,
+        /// End now, with what is in progress (signal TERM)
+        #[arg(long)]
+        now: bool,
+    },
+    /// Tell a running server to read its configuration again, and say what came of it (signal HUP)
+    Reload {
+        #[command(flatten)]
+        which: stop::Which,
     },
     /// Say everything that is wrong with a configuration, without serving it
     Check {
@@ -65,10 +84,22 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.log_format == LogFormat::Json;
     match arguments.command {
-        None => run::main(None, json),
-        Some(Command::Run { file }) => run::main(file, json),
+        None => run::main(None, false, json),
+        Some(Command::Run { file, watch }) => run::main(file, watch, json),
+        Some(Command::Stop { which, now }) => stop::stop(which, now),
+        Some(Command::Reload { which }) => stop::reload(which),
         Some(Command::Check { file }) => check::main(&file),
         Some(Command::Schema { markdown }) => schema::main(markdown),
+    }
+}
+
+/// What `run`, `stop` and `reload` mean by a file, or by none.
+fn source(file: Option<PathBuf>) -> Source {
+    let default = Path::new("phasor.toml");
+    match file {
+        Some(file) => Source::File(file),
+        None if default.exists() => Source::File(default.to_owned()),
+        None => Source::Text(DEMO),
     }
 }
 

@@ -38,6 +38,24 @@ impl Config {
         Self::parse(&text, path)
     }
 
+    /// Where the server that runs the file `path` keeps its pid file. A file with mistakes still says
+    /// so, as far as it can be read: whoever broke it has to be able to stop the server.
+    #[must_use]
+    pub fn pid_place(path: &Path) -> model::PidPlace {
+        use model::PidPlace;
+        if let Ok(config) = Self::load(path) {
+            return config.server.pid;
+        }
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let table = text.parse::<toml::Table>().unwrap_or_default();
+        let pid = table.get("server").and_then(|server| server.get("pid"));
+        match pid.and_then(toml::Value::as_str) {
+            None => PidPlace::Default,
+            Some("off") => PidPlace::Off,
+            Some(file) => PidPlace::File(path.parent().unwrap_or(Path::new("")).join(file)),
+        }
+    }
+
     /// Reads text as if it stood in the file `path`, which need not exist; relative paths start
     /// from its folder.
     ///

@@ -1,21 +1,21 @@
 //! The supervisor: builds a generation, starts the workers, waits for signals and for workers that
 //! end. Nothing is bound before everything is built.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::api::WorkerInfo;
 use crate::config::Config;
-use crate::config::model::{ErrorLogFormat, LogTarget};
+use crate::config::model::{ErrorLogFormat, LogTarget, PidPlace};
 use crate::generation::{Builder, Generation};
 use crate::listener;
 use crate::observe::error_log::{self, ErrorLog, Level};
@@ -24,8 +24,12 @@ use crate::plugin::runtime::{self, Runtime};
 use crate::plugin::watchdog::{self, Hung};
 use crate::worker::{Command, Ended, Worker};
 
-/// How long the supervisor waits until a worker serves a new generation before it says so.
-const SWAP: Duration = Duration::from_secs(10);
+pub mod pid_file;
+mod reload;
+mod watch;
+
+pub use reload::{BAD_CONFIGURATION, Source};
+
 /// A worker that panics again so soon waits that long before it is replaced.
 const RESTART: Duration = Duration::from_millis(100);
 
@@ -34,43 +38,46 @@ const MOST_HUNG: u32 = 4;
 /// The exit code then: `EX_SOFTWARE`.
 const HUNG: i32 = 70;
 
-/// Where the configuration comes from, to be read again at a reload.
-pub enum Source {
-    /// A file.
-    File(PathBuf),
-    /// The built-in demo.
-    Text(&'static str),
-}
-
-impl Source {
-    /// Reads and checks it.
-    ///
-    /// # Errors
-    /// All that is wrong with it.
-    pub fn load(&self) -> Result<Config, crate::config::Diagnostics> {
-        match self {
-            Self::File(path) => Config::load(path),
-            Self::Text(text) => Config::parse(text, std::path::Path::new("phasor.toml")),
-        }
-    }
-}
-
 enum Event {
     Signal(i32),
+    /// A file on which the generation depends.
+    Changed(PathBuf),
+    Built(reload::Built),
     Ended(Ended),
     Hung(Hung),
+}
+
+/// What the command line asks of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Reload when a file changes, whatever the configuration says.
+    pub watch: bool,
+    /// The error log's lines are JSON, whatever the configuration says.
+    pub json: bool,
+    /// When the configuration was read.
+    pub read: SystemTime,
 }
 
 /// The running server.
 pub struct Server {
     source: Source,
-    builder: Builder,
+    watches: bool,
+    json: bool,
+    builds: Sender<()>,
+    building: bool,
+    /// A reload was asked for while one was under way.
+    again: bool,
+    watch: Option<watch::Watch>,
+    pid_file: Option<pid_file::PidFile>,
     tokio: tokio::runtime::Runtime,
     generation: Arc<Generation>,
     workers: HashMap<u32, Worker>,
     count: u32,
     bound: Vec<SocketAddr>,
-    events: Receiver<Event>,
+    events: UnboundedReceiver<Event>,
+    events_in: UnboundedSender<Event>,
+    /// Came while the supervisor waited for its workers.
+    later: VecDeque<Event>,
     ended: Sender<Ended>,
     hung: u32,
 }
@@ -136,8 +143,9 @@ impl Server {
     /// Builds everything, binds, and starts the workers.
     ///
     /// # Errors
-    /// When the generation cannot be built ([`crate::generation::BuildError`]) or an address not bound.
-    pub fn start(source: Source, config: Config) -> anyhow::Result<Self> {
+    /// When the generation cannot be built ([`crate::generation::BuildError`]), an address not
+    /// bound, or the pid file not had.
+    pub fn start(source: Source, config: Config, options: Options) -> anyhow::Result<Self> {
         let mut builder = builder()?;
         let tokio = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -147,30 +155,53 @@ impl Server {
             Some(count) => count.get(),
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        let (events_in, events) = channel();
+        let (events_in, events) = unbounded_channel();
         watch_signals(events_in.clone())?;
         let hangs = events_in.clone();
         // Nobody listens only when the server ends.
         watchdog::report_to(move |hung| drop(hangs.send(Event::Hung(hung))));
-        let ended = forward_ended(events_in)?;
+        let ended = forward_ended(events_in.clone())?;
         let mut server = Self {
+            builds: reload::start_builder(source.clone(), builder, events_in.clone())?,
             source,
-            builder,
+            watches: options.watch,
+            json: options.json,
+            building: false,
+            again: false,
+            watch: None,
+            pid_file: None,
             tokio,
             generation,
             workers: HashMap::new(),
             count: u32::try_from(count).unwrap_or(1),
             bound: Vec::new(),
             events,
+            events_in,
+            later: VecDeque::new(),
             ended,
             hung: 0,
         };
         let mut sockets = server.bind_all()?;
+        server.first_pid_file()?;
         for id in (0..server.count).rev() {
             let sockets = sockets.pop().unwrap_or_default();
             server.start_worker(id, sockets)?;
         }
+        server.follow(options.read);
         Ok(server)
+    }
+
+    /// A pid file that was asked for must be had. Without the one that nobody asked for, the server
+    /// serves, and only `stop` and `reload` do not find it.
+    fn first_pid_file(&mut self) -> anyhow::Result<()> {
+        let Err(error) = self.take_pid_file() else {
+            return Ok(());
+        };
+        if self.generation.config.server.pid != PidPlace::Default || error.is::<pid_file::Taken>() {
+            return Err(error);
+        }
+        note(Level::Warn, format!("no pid file: {error:#}"));
+        Ok(())
     }
 
     /// Sockets of all addresses for each worker, and the addresses as bound.
@@ -221,10 +252,15 @@ impl Server {
     /// When a worker cannot be replaced.
     pub fn run(mut self) -> anyhow::Result<()> {
         let mut ending = false;
-        while let Ok(event) = self.events.recv() {
+        while let Some(event) = self.event() {
             match event {
                 Event::Signal(SIGHUP) if !ending => self.reload(),
-                Event::Signal(SIGUSR1) => self.reopen_logs(),
+                Event::Changed(path) if !ending => {
+                    note(Level::Notice, format!("{} has changed", path.display()));
+                    self.reload();
+                }
+                Event::Built(built) if !ending => self.built(built)?,
+                Event::Signal(SIGUSR1) => self.reopen_logs()?,
                 Event::Signal(SIGQUIT) if !ending => {
                     ending = true;
                     note(Level::Notice, "draining");
@@ -236,7 +272,7 @@ impl Server {
                     self.wait_for_end(Duration::from_secs(5));
                     break;
                 }
-                Event::Signal(_) => {}
+                Event::Signal(_) | Event::Changed(_) | Event::Built(_) => {}
                 Event::Hung(hung) => self.give_up(&hung, ending)?,
                 Event::Ended(ended) => {
                     self.workers.remove(&ended.id);
@@ -256,6 +292,11 @@ impl Server {
         Ok(())
     }
 
+    fn event(&mut self) -> Option<Event> {
+        let later = self.later.pop_front();
+        later.or_else(|| self.tokio.block_on(self.events.recv()))
+    }
+
     fn tell_all(&self, command: impl Fn() -> Command) {
         for worker in self.workers.values() {
             worker.tell(command());
@@ -265,18 +306,16 @@ impl Server {
     fn wait_for_end(&mut self, most: Duration) {
         let until = Instant::now() + most;
         while !self.workers.is_empty() {
-            match self
-                .events
-                .recv_timeout(until.saturating_duration_since(Instant::now()))
-            {
-                Ok(Event::Ended(ended)) => {
+            let next = async { tokio::time::timeout_at(until, self.events.recv()).await };
+            match self.tokio.block_on(next) {
+                Ok(Some(Event::Ended(ended))) => {
                     self.workers.remove(&ended.id);
                 }
-                Ok(Event::Hung(hung)) => {
+                Ok(Some(Event::Hung(hung))) => {
                     self.workers.remove(&hung.worker);
                 }
-                Ok(Event::Signal(_)) => {}
-                Err(_) => break,
+                Ok(Some(Event::Signal(_) | Event::Changed(_) | Event::Built(_))) => {}
+                Ok(None) | Err(_) => break,
             }
         }
     }
@@ -340,113 +379,19 @@ impl Server {
         self.start_worker(id, sockets)
     }
 
-    fn reopen_logs(&self) {
+    fn reopen_logs(&mut self) -> anyhow::Result<()> {
         error_log::reopen();
         // What was logged before the signal belongs into the old file.
-        self.ask_all(Command::Flush);
+        self.ask_all(Command::Flush)?;
         if let Some((log, _)) = &self.generation.access {
             log.flush();
             log.reopen();
         }
-    }
-
-    /// A new generation beside the old one; one that cannot be built changes nothing.
-    fn reload(&mut self) {
-        let began = Instant::now();
-        let config = match self.source.load() {
-            Ok(config) => config,
-            Err(wrong) => {
-                return note(
-                    Level::Error,
-                    format!(
-                        "reload failed, generation {} goes on:\n{wrong}",
-                        self.generation.number
-                    ),
-                );
-            }
-        };
-        let generation = match self.tokio.block_on(self.builder.build(config)) {
-            Ok(generation) => generation,
-            Err(wrong) => {
-                return note(
-                    Level::Error,
-                    format!(
-                        "reload failed, generation {} goes on:\n{wrong}",
-                        self.generation.number
-                    ),
-                );
-            }
-        };
-        if let Err(error) = open_error_log(&generation.config, false) {
-            note(
-                Level::Error,
-                format!("reload: {error:#}; the old error log goes on"),
-            );
-        }
-        let old = std::mem::replace(&mut self.generation, generation);
-        let listen: Vec<_> = self
-            .generation
-            .config
-            .server
-            .listen
-            .iter()
-            .map(|l| l.address)
-            .collect();
-        if listen != self.bound {
-            match self.bind_all() {
-                Ok(sockets) => {
-                    for (worker, sockets) in self.workers.values().zip(sockets) {
-                        worker.tell(Command::Listen(sockets));
-                    }
-                }
-                Err(error) => {
-                    note(
-                        Level::Error,
-                        format!(
-                            "reload failed, generation {} goes on: {error:#}",
-                            old.number
-                        ),
-                    );
-                    self.generation = old;
-                    return;
-                }
-            }
-        }
-        self.swap();
-        note(
-            Level::Notice,
-            format!(
-                "generation {} serves, built in {} ms",
-                self.generation.number,
-                began.elapsed().as_millis()
-            ),
-        );
-    }
-
-    fn swap(&self) {
-        self.ask_all(|done| Command::Swap(self.generation.clone(), done));
-    }
-
-    /// Gives a command to all workers and waits until each has done it.
-    fn ask_all(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
-        let ask = |worker: &Worker| {
-            let (done, answer) = oneshot::channel();
-            worker.tell(command(done));
-            (worker.id, answer)
-        };
-        let answers: Vec<_> = self.workers.values().map(ask).collect();
-        for (id, answer) in answers {
-            let done = self
-                .tokio
-                .block_on(async { tokio::time::timeout(SWAP, answer).await });
-            if !matches!(done, Ok(Ok(()))) {
-                note(Level::Error, format!("worker {id} does not answer"));
-            }
-        }
+        Ok(())
     }
 }
 
-fn watch_signals(events: Sender<Event>) -> anyhow::Result<()> {
+fn watch_signals(events: UnboundedSender<Event>) -> anyhow::Result<()> {
     let mut signals =
         signal_hook::iterator::Signals::new([SIGHUP, SIGQUIT, SIGTERM, SIGINT, SIGUSR1])
             .context("watch signals")?;
@@ -463,7 +408,7 @@ fn watch_signals(events: Sender<Event>) -> anyhow::Result<()> {
 }
 
 /// Workers tell of their end in their own words; here these become events.
-fn forward_ended(events: Sender<Event>) -> anyhow::Result<Sender<Ended>> {
+fn forward_ended(events: UnboundedSender<Event>) -> anyhow::Result<Sender<Ended>> {
     let (sender, receiver) = channel();
     std::thread::Builder::new()
         .name("ends".to_owned())

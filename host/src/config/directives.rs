@@ -90,6 +90,12 @@ static SERVER: Table = Table {
         )
         .default("false"),
         Directive::new(
+            "pid",
+            Kind::Text,
+            "The file that holds the server's process number, locked while it runs; \"off\" is none. \
+             When the key is absent `phasor stop` and `phasor reload` find the server by this file's path.",
+        ),
+        Directive::new(
             "body_limit",
             ANY_SIZE,
             "The longest request body; more is 413. \"0\": no limit.",

@@ -72,6 +72,25 @@ impl Config {
             .chain(lua)
     }
 
+    /// The folders in which `require` looks for modules, each once.
+    #[must_use]
+    pub fn module_folders(&self) -> Vec<PathBuf> {
+        let mut folders = Vec::new();
+        for plugin in self.plugins.iter().filter(|p| p.component.is_lua()) {
+            for pattern in plugin.module_path().split(';') {
+                let Some((before, _)) = pattern.split_once('?') else {
+                    continue;
+                };
+                let folder = before.rsplit_once('/').map_or("", |(folder, _)| folder);
+                let folder = self.root.join(folder);
+                if !folders.contains(&folder) {
+                    folders.push(folder);
+                }
+            }
+        }
+        folders
+    }
+
     /// All Lua of the file.
     pub fn lua_handlers(&self) -> impl Iterator<Item = &LuaHandler> {
         let of_plugins = self.plugins.iter().flat_map(|plugin| &plugin.lua);
@@ -118,6 +137,8 @@ pub struct Server {
     pub plugins: Vec<PluginIndex>,
     /// Reload when the file, a component or a Lua file changes.
     pub watch: bool,
+    /// Where the pid file lies.
+    pub pid: PidPlace,
     /// The longest request body in bytes; `u64::MAX` when it has no limit.
     pub body_limit: u64,
     /// The longest request head in bytes.
@@ -163,6 +184,18 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Waiting connections that the kernel keeps.
     pub backlog: u32,
+}
+
+/// `pid`: the file that holds the server's number.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PidPlace {
+    /// A place that follows from the configuration's path.
+    #[default]
+    Default,
+    /// `"off"`: there is none.
+    Off,
+    /// This file.
+    File(PathBuf),
 }
 
 /// Where a log goes.

@@ -215,7 +215,7 @@ impl Builder {
             locks: self.locks.open_all(&config.locks),
             redis: config.redis.clone(),
             prefix: absolute(&config.root),
-            module_path: module_path(&plugin.config),
+            module_path: plugin.module_path(),
             elsewhere: std::sync::OnceLock::new(),
         });
         let memory = plugin.limits.memory(reactor);
@@ -272,18 +272,6 @@ fn wanted(dict: &SharedDict) -> Wanted<'_> {
         capacity: dict.size,
         waiters: dict.waiters,
     }
-}
-
-/// Modules are looked for in `lua/` unless the configuration says where.
-const MODULES: &str = "lua/?.lua;lua/?/init.lua";
-
-/// `config.path`; `;;` in it stands for the default, as in `lua_package_path`.
-fn module_path(config: &serde_json::Value) -> String {
-    let path = config
-        .get("path")
-        .and_then(serde_json::Value::as_str)
-        .unwrap_or(MODULES);
-    path.replace(";;", &format!(";{MODULES};"))
 }
 
 fn absolute(path: &Path) -> String {

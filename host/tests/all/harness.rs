@@ -204,6 +204,15 @@ impl Server {
 
     /// Starts in a folder that holds the files already; `config` is written to its `phasor.toml`.
     pub(crate) fn start_in(folder: Folder, config: &str) -> Self {
+        Self::start_with(folder, config, |_| {})
+    }
+
+    /// As [`Server::start_in`], with arguments and environment of one's own.
+    pub(crate) fn start_with(
+        folder: Folder,
+        config: &str,
+        more: impl FnOnce(&mut Command),
+    ) -> Self {
         demand_guests(config);
         let (text, ports) = prepare(config);
         let file = folder.write("phasor.toml", text);
@@ -212,7 +221,10 @@ impl Server {
             .arg("run")
             .arg(&file)
             .current_dir(folder.path())
-            .env("NO_COLOR", "1");
+            .env("NO_COLOR", "1")
+            // Pid files that a killed server leaves go with the folder.
+            .env("XDG_RUNTIME_DIR", folder.path());
+        more(&mut command);
         let process = Process::start(command);
         let mut server = Self {
             process,

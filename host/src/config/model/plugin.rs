@@ -31,6 +31,19 @@ pub struct Plugin {
     pub lua: Vec<LuaHandler>,
 }
 
+/// Modules are looked for in `lua/` unless the configuration says where.
+const MODULES: &str = "lua/?.lua;lua/?/init.lua";
+
+impl Plugin {
+    /// `config.path`; `;;` in it stands for the default, as in `lua_package_path`.
+    #[must_use]
+    pub fn module_path(&self) -> String {
+        let path = self.config.get("path").and_then(serde_json::Value::as_str);
+        path.unwrap_or(MODULES)
+            .replace(";;", &format!(";{MODULES};"))
+    }
+}
+
 /// Where a component comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Component {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::document::{Fields, Node, Value, nearest};
 use super::super::model::{
     AccessLog, AccessLogFormat, ErrorLog, ErrorLogFormat, ErrorPage, ErrorTarget, Listen, LogLevel,
-    LogTarget, Server,
+    LogTarget, PidPlace, Server,
 };
 use super::super::value::{Cidr, Template, parse_listen};
 use super::Resolver;
@@ -24,6 +24,7 @@ impl Resolver<'_, '_> {
             workers: workers.and_then(std::num::NonZeroUsize::new),
             plugins: self.plugin_list(fields.list("plugins"), &[]),
             watch: fields.boolean("watch"),
+            pid: self.pid(fields),
             body_limit: body_limit(fields).unwrap_or(u64::MAX),
             header_limit: fields
                 .size("header_limit")
@@ -45,6 +46,20 @@ impl Resolver<'_, '_> {
             trusted_proxies: self.trusted_proxies(fields.list("trusted_proxies")),
             lua: self.lua_handlers(fields.table("lua")),
             error_page: self.error_page(fields),
+        }
+    }
+
+    fn pid(&mut self, fields: &Fields) -> PidPlace {
+        let Some((path, span)) = fields.text("pid") else {
+            return PidPlace::Default;
+        };
+        match self.log_path(path, span) {
+            LogTarget::Off => PidPlace::Off,
+            LogTarget::File(file) => PidPlace::File(file),
+            LogTarget::Standard => {
+                self.error(span, "`-` is no pid file: name a file, or \"off\"");
+                PidPlace::Off
+            }
         }
     }
 
