@@ -24,6 +24,7 @@ fn config() -> Config {
         jitter: 0,
         wait: Duration::from_secs(5),
         waiters: 65_536,
+        l3: None,
         lease: Duration::from_secs(30),
     }
 }

@@ -12,7 +12,9 @@ mod counters;
 mod entry;
 mod flight;
 mod hold;
+mod record;
 mod registry;
+mod remote;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,7 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use behind::Behind;
+use behind::{Behind, Era, Shared, Sought, TooLate};
 use counters::Counter;
 pub use entry::{CacheError, Entry, Found, Level, Options, Stamp};
 pub use flight::Ticket;
@@ -60,6 +62,24 @@ enum Boarding {
     Hit(Found),
     Flight(Ticket),
     Wait(tokio::sync::oneshot::Receiver<Landing>, Option<Instant>),
+}
+
+/// What a caller wants.
+#[derive(Clone, Copy)]
+struct Call {
+    options: Options,
+    force: bool,
+    deadline: Instant,
+}
+
+/// What came of a flight before its source was asked.
+enum Departure {
+    /// A value, or the source is to be asked.
+    Over(Outcome),
+    /// The key was changed meanwhile.
+    Again,
+    /// Another server takes longer than the caller would wait.
+    Late,
 }
 
 /// A place among those that wait.
@@ -116,6 +136,7 @@ impl Cache {
         let (values, bytes) = self.store.filled();
         all.push(("l2_values", values));
         all.push(("l2_bytes", bytes));
+        self.behind.filled(&mut all);
         all
     }
 
@@ -153,7 +174,7 @@ impl Cache {
         let now = time_cache::now_ms();
         let stamp = self.store.stamp(self.store.place(key).slot);
         let entry = self.store.read(key)?;
-        if entry.due <= now {
+        if entry.due <= now || entry.trust != self.store.trust() {
             return None;
         }
         self.count_hit(&entry, now);
@@ -174,8 +195,9 @@ impl Cache {
         let mut board = self.store.board(place);
         let stamp = self.store.stamp(place.slot);
         let entry = self.store.read(key);
+        let trusted = |entry: &Arc<Entry>| !force && entry.trust == self.store.trust();
         if let Some(entry) = &entry
-            && !force
+            && trusted(entry)
             && entry.due > now
         {
             self.count_hit(entry, now);
@@ -191,7 +213,7 @@ impl Cache {
         let outcome = match board.get_mut(key) {
             Some(flying) if !over => {
                 let serves = |entry: &&Arc<Entry>| {
-                    !force && entry.until.saturating_add(self.config.revalidate) > now
+                    trusted(entry) && entry.until.saturating_add(self.config.revalidate) > now
                 };
                 match entry.as_ref().filter(serves) {
                     Some(entry) => {
@@ -238,10 +260,18 @@ impl Cache {
         loop {
             let (receiver, lease) = match self.ask(key, force)? {
                 Boarding::Hit(found) => return Ok(Outcome::Hit(found)),
-                Boarding::Flight(ticket) => match self.depart(ticket, options, force).await {
-                    Some(outcome) => return Ok(outcome),
-                    None => continue,
-                },
+                Boarding::Flight(ticket) => {
+                    let call = Call {
+                        options,
+                        force,
+                        deadline,
+                    };
+                    match self.depart(ticket, call).await {
+                        Departure::Over(outcome) => return Ok(outcome),
+                        Departure::Again => continue,
+                        Departure::Late => return self.too_late(key, options),
+                    }
+                }
                 Boarding::Wait(receiver, lease) => (receiver, lease),
             };
             self.store.waiting.fetch_add(1, Ordering::Relaxed);
@@ -262,8 +292,15 @@ impl Cache {
                     return Err(CacheError::Source(reason.to_string()));
                 }
                 Ok(Ok(Landing::Turn(ticket))) => {
-                    if let Some(outcome) = self.depart(ticket, options, force).await {
-                        return Ok(outcome);
+                    let call = Call {
+                        options,
+                        force,
+                        deadline,
+                    };
+                    match self.depart(ticket, call).await {
+                        Departure::Over(outcome) => return Ok(outcome),
+                        Departure::Again => {}
+                        Departure::Late => return self.too_late(key, options),
                     }
                 }
                 // The one it waited for has been taken off the board: what is there now counts.
@@ -274,33 +311,87 @@ impl Cache {
         }
     }
 
-    /// Whoever has the flight looks through the levels behind before its source is asked. `None`: the
-    /// key was changed meanwhile.
-    async fn depart(&self, mut ticket: Ticket, options: Options, force: bool) -> Option<Outcome> {
-        ticket.options = options;
+    /// Whoever has the flight looks through the levels behind before its source is asked.
+    async fn depart(&self, mut ticket: Ticket, call: Call) -> Departure {
+        ticket.options = call.options;
         if !self.behind.is_empty() {
-            let epoch = self.store.epoch();
-            let sought = self.behind.load(&ticket.key, epoch, force).await;
-            ticket.seen = sought.seen;
-            if let Some((entry, level)) = sought.found {
-                let entry = Arc::new(entry);
-                let now = time_cache::clock_ms();
-                if entry.due > now {
-                    let found = self.promote(&mut ticket, &entry, level, now)?;
-                    return Some(Outcome::Hit(found));
+            let era = self.era();
+            let sought = self.behind.load(&ticket.key, era, call.force).await;
+            if let Some(end) = self.arrive(&mut ticket, sought, era, call.force).await {
+                return end;
+            }
+        }
+        if self.behind.claims() {
+            let era = self.era();
+            let claimed = self.behind.claim(&ticket.key, era, call.deadline).await;
+            match claimed {
+                Ok(Some((claim, sought))) => {
+                    ticket.claim = Some(claim);
+                    if let Some(end) = self.arrive(&mut ticket, sought, era, call.force).await {
+                        return end;
+                    }
                 }
-                if ticket
-                    .old
-                    .as_ref()
-                    .is_none_or(|old| old.until < entry.until)
-                {
-                    let serves = entry.until.saturating_add(self.config.revalidate) > now;
-                    ticket.found_old(&entry, serves);
-                }
+                Ok(None) => {}
+                Err(TooLate) => return Departure::Late,
             }
         }
         self.store.counters.count(Counter::Misses);
-        Some(Outcome::Miss(ticket))
+        Departure::Over(Outcome::Miss(ticket))
+    }
+
+    fn era(&self) -> Era {
+        Era {
+            epoch: self.store.epoch(),
+            trust: self.store.trust(),
+        }
+    }
+
+    /// Takes in what the levels behind have. `None`: it is not enough.
+    async fn arrive(
+        &self,
+        ticket: &mut Ticket,
+        sought: Sought,
+        era: Era,
+        force: bool,
+    ) -> Option<Departure> {
+        ticket.seen = sought.seen;
+        let (found, level) = match sought.found {
+            Some((entry, level)) => (Some(Arc::new(entry)), level),
+            None => (self.believed(ticket, era, sought.shared), Level::Memory),
+        };
+        let entry = found?;
+        let now = time_cache::clock_ms();
+        if entry.due <= now || force {
+            let serves = entry.until.saturating_add(self.config.revalidate) > now;
+            ticket.found_old(&entry, serves);
+            return None;
+        }
+        let Some(found) = self.promote(ticket, &entry, level, now) else {
+            return Some(Departure::Again);
+        };
+        if sought.shared == Shared::Absent {
+            // It was emptied: it gets back what is known to be good, unless there is newer by now.
+            let (key, seen) = (&ticket.key, ticket.seen);
+            self.behind.store(key, &entry, seen, None).await;
+        }
+        Some(Departure::Over(Outcome::Hit(found)))
+    }
+
+    /// What memory has, of which it was not known any more whether all servers have it: it serves
+    /// again if the level that they share does not know better.
+    fn believed(&self, ticket: &mut Ticket, era: Era, shared: Shared) -> Option<Arc<Entry>> {
+        let old = ticket.old.clone()?;
+        if old.trust == era.trust {
+            return None;
+        }
+        if shared == Shared::Absent && !self.store.emptied_since(old.trust) {
+            ticket.forget_old();
+            return None;
+        }
+        Some(Arc::new(Entry {
+            trust: era.trust,
+            ..Entry::clone(&old)
+        }))
     }
 
     /// Takes what a level behind had into memory, with the time it has left.
@@ -323,7 +414,8 @@ impl Cache {
         let stamp = stamp.ok()?;
         self.store.counters.count(match level {
             Level::Disk => Counter::DiskHits,
-            Level::Memory | Level::Remote | Level::Callback => Counter::RemoteHits,
+            Level::Remote => Counter::RemoteHits,
+            Level::Memory | Level::Callback => Counter::MemoryHits,
         });
         let mut found = self.found(entry, level, stamp.unwrap_or_default(), now);
         if stamp.is_none() {

@@ -2,11 +2,11 @@
 //! it ends, or what another server has found already, need not be asked of the source again.
 //!
 //! A level is added as a field of [`Behind`]: opened in [`Behind::open`], asked in [`Behind::load`]
-//! (nearest first), written in [`Behind::store`], [`Behind::remove`] and [`Behind::purge`]. It keeps
+//! (nearest first), written in [`Behind::store`], [`Behind::change`] and [`Behind::purge`]. It keeps
 //! four promises, from which those of the cache follow:
 //!
 //! - What fails in it is a miss with a line in the log, never an error, and takes a bounded time.
-//! - For one key, `store` and `remove` come one after the other (a [`Hold`](super::hold::Hold) sees to
+//! - For one key, `store` and `change` come one after the other (a [`Hold`](super::hold::Hold) sees to
 //!   that); when one has returned, `load` gives nothing older. Between `load` and the promotion of what it
 //!   gave a change may come: then the flight is lost, and nothing is promoted.
 //! - After `purge(epoch)` has returned, `load` gives nothing of an older [`Entry::epoch`], after a restart
@@ -19,16 +19,40 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::entry::{Entry, Level};
+use super::remote::{self, Answer, Claim, Remote};
+use super::store::Store;
 use crate::config::model::Cache as Config;
 
 /// The levels behind memory.
 #[derive(Debug, Default)]
-pub(super) struct Behind {}
+pub(super) struct Behind {
+    remote: Option<Arc<Remote>>,
+}
 
 /// What a level behind said of a key when it was asked, to be shown to it when a value comes.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Seen {}
+pub(super) struct Seen {
+    remote: Option<remote::Seen>,
+}
+
+/// What the level that servers share says of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Shared {
+    /// Nothing: there is none, or it is away, or it was not asked.
+    #[default]
+    Unknown,
+    /// There is no value.
+    Absent,
+    /// There is one.
+    Found,
+}
+
+/// Another server asked the source, and took longer than the caller would wait.
+#[derive(Debug)]
+pub(super) struct TooLate;
 
 /// What the levels behind have.
 #[derive(Debug, Default)]
@@ -37,32 +61,132 @@ pub(super) struct Sought {
     pub(super) found: Option<(Entry, Level)>,
     /// For [`Behind::store`].
     pub(super) seen: Seen,
+    /// Whether what memory has can be what all servers have.
+    pub(super) shared: Shared,
+}
+
+/// When a look-up began: what it finds is of then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Era {
+    /// After which emptying.
+    pub(super) epoch: u64,
+    /// Since when changes of other servers are heard.
+    pub(super) trust: u64,
+}
+
+impl Sought {
+    /// Takes in what the level in Redis says.
+    fn hear(&mut self, answer: Answer, era: Era) {
+        match answer {
+            Answer::Away => {}
+            Answer::Absent(seen) => {
+                self.seen.remote = seen;
+                self.shared = Shared::Absent;
+            }
+            Answer::Found(entry, seen) => {
+                self.seen.remote = seen;
+                self.shared = Shared::Found;
+                let entry = Entry {
+                    epoch: era.epoch,
+                    trust: era.trust,
+                    ..entry
+                };
+                self.found = Some((entry, Level::Remote));
+            }
+        }
+    }
 }
 
 impl Behind {
     /// The levels that a configuration names; those of `before` that stay as they were go on.
-    pub(super) fn open(_config: &Config, before: Option<&Self>) -> Arc<Self> {
-        let _nothing = before;
-        Arc::default()
+    pub(super) fn open(config: &Config, store: &Arc<Store>, before: Option<&Self>) -> Arc<Self> {
+        let remote = config.l3.as_ref().map(|level| {
+            let before = before.and_then(|before| before.remote.as_ref());
+            match before {
+                Some(remote) if remote.serves(config, level, store) => remote.clone(),
+                _ => Remote::new(config, level, store),
+            }
+        });
+        Arc::new(Self { remote })
     }
 
     /// Whether there is none: then nothing has to wait.
     pub(super) fn is_empty(&self) -> bool {
-        true
+        self.remote.is_none()
     }
 
     /// Looks for a key, nearest level first. `skip`: its value is not wanted, only what
     /// [`store`](Self::store) has to know.
-    pub(super) async fn load(&self, _key: &[u8], _epoch: u64, _skip: bool) -> Sought {
-        Sought::default()
+    pub(super) async fn load(&self, key: &[u8], era: Era, skip: bool) -> Sought {
+        let mut sought = Sought::default();
+        if let Some(remote) = &self.remote {
+            sought.hear(remote.load(key, skip).await, era);
+            if skip {
+                // Its value was not asked for.
+                sought.shared = Shared::Unknown;
+            }
+        }
+        sought
     }
 
-    /// Writes to all levels.
-    pub(super) async fn store(&self, _key: &[u8], _entry: &Arc<Entry>, _seen: Seen) {}
+    /// Whether one server at a time asks the source of a key.
+    pub(super) fn claims(&self) -> bool {
+        let remote = self.remote.as_ref();
+        remote.is_some_and(|remote| remote.config.cluster)
+    }
 
-    /// Takes a key out of all levels.
-    pub(super) async fn remove(&self, _key: &[u8]) {}
+    /// Waits until this server may ask the source, and looks once more: another may have asked. `None`:
+    /// each server is on its own now.
+    pub(super) async fn claim(
+        &self,
+        key: &[u8],
+        era: Era,
+        deadline: Instant,
+    ) -> Result<Option<(Claim, Sought)>, TooLate> {
+        let Some(remote) = &self.remote else {
+            return Ok(None);
+        };
+        let Some((claim, answer)) = remote.claim(key, deadline).await? else {
+            return Ok(None);
+        };
+        let mut sought = Sought::default();
+        sought.hear(answer, era);
+        Ok(Some((claim, sought)))
+    }
+
+    /// Writes what a flight brought to all levels. False: another server has changed the key since, and
+    /// the value must not be kept.
+    pub(super) async fn store(
+        &self,
+        key: &[u8],
+        entry: &Arc<Entry>,
+        seen: Seen,
+        claim: Option<&Claim>,
+    ) -> bool {
+        match &self.remote {
+            Some(remote) => remote.fill(key, entry, seen.remote, claim).await,
+            None => true,
+        }
+    }
+
+    /// Changes a key in all levels.
+    pub(super) async fn change(&self, key: &[u8], entry: Option<&Arc<Entry>>) {
+        if let Some(remote) = &self.remote {
+            remote.change(key, entry).await;
+        }
+    }
 
     /// Empties all levels of what is older than this epoch.
-    pub(super) async fn purge(&self, _epoch: u64) {}
+    pub(super) async fn purge(&self, epoch: u64) {
+        if let Some(remote) = &self.remote {
+            remote.purge(epoch).await;
+        }
+    }
+
+    /// What they hold now, by name.
+    pub(super) fn filled(&self, all: &mut Vec<(&'static str, u64)>) {
+        if let Some(remote) = &self.remote {
+            all.push(("l3_waiting", remote.waiting()));
+        }
+    }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::behind::Seen;
 use super::entry::{CacheError, Entry, Found, Level, Options, Stamp, end_of};
 use super::flight::{Landing, Ticket};
 use super::hold::{Done, Hold};
@@ -32,6 +31,8 @@ impl Cache {
             ended: until,
             keep: until.saturating_add(stale.max(self.config.revalidate)),
             epoch: self.store.epoch(),
+            written: self.store.written(),
+            trust: self.store.trust(),
         }
     }
 
@@ -93,12 +94,26 @@ impl Cache {
         )
     }
 
-    /// Memory first, so that nobody who wants the value waits for the levels behind.
+    /// Memory first, so that nobody who wants the value waits for the levels behind; Redis first where it
+    /// decides whose value counts.
     async fn fill_all(&self, ticket: &mut Ticket, entry: &Arc<Entry>) -> Result<Done, CacheError> {
         let mut hold = ticket.hold()?;
-        let fits = hold.publish(entry);
-        self.behind.store(&ticket.key, entry, ticket.seen).await;
+        let claim = ticket.claim.take();
+        let fits = claim.is_some() || hold.publish(entry);
+        let stored = self
+            .behind
+            .store(&ticket.key, entry, ticket.seen, claim.as_ref())
+            .await;
+        if let Some(claim) = claim {
+            claim.spend();
+        }
+        if !stored {
+            self.store.counters.count(Counter::RemoteRefused);
+            hold.finish(None);
+            return Err(CacheError::Lost);
+        }
         let done = hold.finish(Some(entry));
+        let fits = fits && done.fits;
         Ok(Done { fits, ..done })
     }
 
@@ -227,14 +242,9 @@ impl Cache {
                 Err(other) => drop(other.await),
             }
         };
-        match entry {
-            Some(entry) if entry.weight(key) <= self.store.size => {
-                // A change is never late: it begins when it is stored.
-                self.behind.store(key, entry, Seen::default()).await;
-            }
-            // What has no room in memory is kept nowhere: it would be read again and again.
-            _ => self.behind.remove(key).await,
-        }
+        // What has no room in memory is kept nowhere: it would be read again and again.
+        let fits = entry.filter(|entry| entry.weight(key) <= self.store.size);
+        self.behind.change(key, fits).await;
         hold.finish(entry)
     }
 

@@ -34,6 +34,12 @@ counters! {
     Deletes "deletes",
     Purges "purges",
     Evictions "evictions",
+    RemoteErrors "l3_errors",
+    RemoteRefused "l3_refused",
+    RemoteLater "l3_later",
+    RemoteBytesRead "l3_bytes_read",
+    RemoteBytesWritten "l3_bytes_written",
+    Heard "l3_heard",
 }
 
 const COPIES: usize = 16;

@@ -21,6 +21,11 @@ pub struct Entry {
     pub keep: u64,
     /// The emptying of the cache after which it came, in milliseconds since 1970.
     pub epoch: u64,
+    /// When it was made, in milliseconds since 1970, and later than what this process made before.
+    pub written: u64,
+    /// Since when what other servers change is heard of without a gap; of an older one it is not known
+    /// whether it is what all have.
+    pub trust: u64,
 }
 
 impl Entry {

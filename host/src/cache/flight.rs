@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::behind::Seen;
 use super::entry::{CacheError, Entry, Options};
 use super::hold::Hold;
+use super::remote::Claim;
 use super::store::{Board, Place, Store};
 
 /// What a waiter gets.
@@ -110,6 +111,8 @@ pub struct Ticket {
     pub(super) since: Instant,
     /// What the levels behind said when they were asked.
     pub(super) seen: Seen,
+    /// The right to ask the source, where one server at a time has it.
+    pub(super) claim: Option<Claim>,
     id: u64,
     over: bool,
 }
@@ -140,6 +143,7 @@ impl Ticket {
             old,
             since,
             seen: Seen::default(),
+            claim: None,
             id,
             over: false,
         }
@@ -165,6 +169,16 @@ impl Ticket {
         drop(board);
         self.over = true;
         Ok(Hold::new(&self.store, &self.key, self.place, self.id))
+    }
+
+    /// What memory has is not what all servers have.
+    pub(super) fn forget_old(&mut self) {
+        self.old = None;
+        let board = self.store.board(self.place);
+        if self.is_mine(&board) {
+            self.store.remove(&self.key);
+            self.store.changed(self.place.slot);
+        }
     }
 
     /// What the levels behind had is past its time, and serves those who may have that.
@@ -204,6 +218,7 @@ impl Ticket {
         let done = store(&self.store);
         drop(board);
         self.over = true;
+        self.claim = None;
         if let Some(flying) = flying {
             flying.land(|| landing(&done));
         }

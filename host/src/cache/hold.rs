@@ -97,7 +97,7 @@ impl Hold {
                 true
             }
         };
-        if !self.published {
+        if !(self.published && entry.is_some()) {
             self.store.changed(self.place.slot);
         }
         let stamp = mine.then(|| self.store.stamp(self.place.slot));
@@ -160,6 +160,8 @@ mod tests {
             ended: FOR_EVER,
             keep: FOR_EVER,
             epoch: store.epoch(),
+            written: store.written(),
+            trust: store.trust(),
         })
     }
 

@@ -32,13 +32,13 @@ impl Registry {
         let mut known = self.open.lock();
         let mut open = |config: &Config| {
             let before = known.remove(&config.name);
+            let store = match &before {
+                Some(open) if open.store.size == config.size => open.store.clone(),
+                _ => Arc::new(Store::new(config.size)),
+            };
             let behind = match &before {
                 Some(open) if open.config == *config => open.behind.clone(),
-                open => Behind::open(config, open.as_ref().map(|open| &*open.behind)),
-            };
-            let store = match before {
-                Some(open) if open.store.size == config.size => open.store,
-                _ => Arc::new(Store::new(config.size)),
+                open => Behind::open(config, &store, open.as_ref().map(|open| &*open.behind)),
             };
             let open = Open {
                 config: config.clone(),

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::counters::{Counter, Counters};
 use super::entry::{Entry, FOR_EVER, Stamp};
-use super::flight::Flying;
+use super::flight::{Flying, Landing};
 use crate::time_cache;
 
 /// Counters of changes: a change of one key makes copies of one in so many others be read again.
@@ -34,6 +34,11 @@ pub(super) struct Store {
     slots: Box<[AtomicU64]>,
     /// When it was emptied last, in milliseconds since 1970; later when that happened twice in one.
     epoch: AtomicU64,
+    /// When the servers that share values began to hear of each other.
+    trust: AtomicU64,
+    /// The trust that began when the level which they share was found emptied.
+    emptied: AtomicU64,
+    written: AtomicU64,
     boards: Box<[Mutex<Board>]>,
     flights: AtomicU64,
     /// Callers that wait now.
@@ -113,6 +118,9 @@ impl Store {
             hasher: RandomState::default(),
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             epoch: AtomicU64::new(time_cache::clock_ms()),
+            trust: AtomicU64::new(time_cache::clock_ms()),
+            emptied: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             boards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             flights: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
@@ -141,10 +149,73 @@ impl Store {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// Changes of a slot so far; no number comes twice, because both parts only grow.
+    pub(super) fn trust(&self) -> u64 {
+        self.trust.load(Ordering::SeqCst)
+    }
+
+    /// Changes that other servers made may have been missed. `emptied`: what they share has been emptied,
+    /// too, so what it lacks says nothing.
+    pub(super) fn distrust(&self, emptied: bool) {
+        let now = time_cache::clock_ms().max(self.trust() + 1);
+        if emptied {
+            self.emptied.store(now, Ordering::SeqCst);
+        }
+        self.trust.store(now, Ordering::SeqCst);
+    }
+
+    /// Whether what servers share was emptied after an entry of this trust.
+    pub(super) fn emptied_since(&self, trust: u64) -> bool {
+        self.emptied.load(Ordering::SeqCst) > trust
+    }
+
+    /// The time of a change; no two have the same.
+    pub(super) fn written(&self) -> u64 {
+        let now = time_cache::clock_ms();
+        let next = |last: u64| Some(now.max(last + 1));
+        let (take, look) = (Ordering::SeqCst, Ordering::SeqCst);
+        match self.written.fetch_update(take, look, next) {
+            Ok(last) | Err(last) => now.max(last + 1),
+        }
+    }
+
+    /// Another server has changed a key. `change`: what a flight brings now was asked for before that;
+    /// else it brought the value of a flight of its own, and what is here serves if nothing better is.
+    pub(super) fn changed_elsewhere(&self, key: &[u8], change: bool) {
+        let place = self.place(key);
+        let mut board = self.board(place);
+        match self.read(key) {
+            Some(entry) if !change => {
+                let doubtful = Entry {
+                    trust: 0,
+                    ..Entry::clone(&entry)
+                };
+                self.write(key, Arc::new(doubtful));
+            }
+            _ => self.remove(key),
+        }
+        self.changed(place.slot);
+        let flying = match board.get_mut(key) {
+            Some(flying) if flying.held => {
+                flying.overtaken = true;
+                None
+            }
+            Some(_) if change => board.remove(key),
+            _ => None,
+        };
+        drop(board);
+        if let Some(flying) = flying {
+            flying.land(|| Landing::Again);
+        }
+    }
+
+    /// Changes of a slot so far; no number comes twice, because all parts only grow.
     pub(super) fn version(&self, slot: u32) -> Option<u64> {
         let changes = self.slots.get(slot as usize)?.load(Ordering::SeqCst);
-        Some(changes.wrapping_add(self.epoch()))
+        Some(
+            changes
+                .wrapping_add(self.epoch())
+                .wrapping_add(self.trust()),
+        )
     }
 
     /// A change is seen by all when this returns.

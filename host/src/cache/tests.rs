@@ -31,6 +31,7 @@ fn config() -> Config {
         wait: Duration::from_secs(5),
         waiters: 100_000,
         lease: Duration::from_secs(30),
+        l3: None,
     }
 }
 

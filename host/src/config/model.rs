@@ -16,7 +16,7 @@ mod lock;
 mod plugin;
 mod redis;
 
-pub use cache::Cache;
+pub use cache::{Cache, RemoteLevel};
 pub use lock::Lock;
 pub use redis::{Redis, RedisAddress, RedisKind, RedisRule, RedisUrl};
 

@@ -50,14 +50,15 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
     };
     let shared_dicts = resolver.shared_dicts(document.table("shared").unwrap_or(&empty));
     resolver.shared = shared_dicts.iter().map(|dict| dict.name.clone()).collect();
-    let mut caches = resolver.caches(document.table("cache").unwrap_or(&empty));
+    let redis = document.table("redis").unwrap_or(&empty);
+    resolver.redis = redis.entries.iter().map(|e| e.name.clone()).collect();
+    let redis = resolver.redis_servers(redis);
+    let redis: Vec<_> = redis.into_iter().map(std::sync::Arc::new).collect();
+    let mut caches = resolver.caches(document.table("cache").unwrap_or(&empty), &redis);
     resolver.caches = caches.iter().map(|cache| cache.name.clone()).collect();
     cache::add_those_of_dicts(&mut caches, &shared_dicts);
     let locks = resolver.locks(document.table("lock").unwrap_or(&empty));
     resolver.locks = locks.iter().map(|lock| lock.name.clone()).collect();
-    let redis = document.table("redis").unwrap_or(&empty);
-    resolver.redis = redis.entries.iter().map(|e| e.name.clone()).collect();
-    let redis = resolver.redis_servers(redis);
     resolver.plugins(document.table("plugin").unwrap_or(&empty));
     let routes = document.list("route");
     resolver.name_routes(routes);
@@ -71,7 +72,7 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
         shared_dicts,
         caches,
         locks,
-        redis: redis.into_iter().map(std::sync::Arc::new).collect(),
+        redis,
         plugins,
         routes,
     }

@@ -241,3 +241,40 @@ fn an_instance_looks_up_its_own_copy_quickly() {
     let hits: u64 = ask(&server, "/counter?key=l1_hits").parse().unwrap();
     assert!(hits >= 200_000, "{hits}");
 }
+
+/// `PHASOR_SOAK=1`: a million writes.
+#[test]
+fn no_reader_sees_an_older_value_after_the_writers_call() {
+    let turns = match std::env::var_os("PHASOR_SOAK") {
+        Some(_) => 500,
+        None => 10,
+    };
+    let server = server(4, "");
+    assert_eq!(ask(&server, "/set?key=counted&value=0"), "Ok(())");
+    let (port, over) = (server.port(), std::sync::atomic::AtomicBool::new(false));
+    let turn = |client: &mut Client, path: &str| {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.response(false).unwrap().text()
+    };
+    let reads: u32 = std::thread::scope(|scope| {
+        let reader = || {
+            let mut client = Client::connect(port);
+            let mut turns = 0;
+            while turns == 0 || !over.load(std::sync::atomic::Ordering::Relaxed) {
+                assert_eq!(turn(&mut client, "/read"), "fresh");
+                turns += 1;
+            }
+            turns
+        };
+        let readers: Vec<_> = (0..8).map(|_| scope.spawn(reader)).collect();
+        let mut client = Client::connect(port);
+        let done = (0..turns).all(|_| turn(&mut client, "/write") == "written");
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(done, "a write failed");
+        readers
+            .into_iter()
+            .map(|reader| reader.join().unwrap())
+            .sum()
+    });
+    println!("{} writes, {} reads", turns * 2000, reads * 2000);
+}

@@ -20,6 +20,8 @@ mod api_phases;
 mod budget;
 mod bundled;
 mod cache;
+mod cache_cluster;
+mod cache_redis;
 mod case;
 mod cases;
 mod chat;

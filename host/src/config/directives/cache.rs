@@ -10,7 +10,11 @@ pub(super) static CACHE: Table = Table {
         Directive::new("l1", Kind::Table(&L1), "Decoded values in each instance.").default("{}"),
         Directive::new("l2", Kind::Table(&L2), "Bytes in the process's memory.").default("{}"),
         Directive::later("disk", "Bytes on disk, which survive a restart."),
-        Directive::later("l3", "A Redis that several servers share."),
+        Directive::new(
+            "l3",
+            Kind::Table(&L3),
+            "A Redis that several servers share. They hear of each other's changes, too.",
+        ),
         Directive::new(
             "ttl",
             TIME,
@@ -105,4 +109,56 @@ static L2: Table = Table {
         "Its memory; when it is full, what is seldom used goes.",
     )
     .default("\"64m\"")],
+};
+
+static L3: Table = Table {
+    title: "[cache.NAME] l3",
+    doc: "Values in a Redis that several servers share.",
+    directives: &[
+        Directive::new("redis", Kind::Text, "The name of a `[redis.NAME]`.").required(),
+        Directive::new(
+            "prefix",
+            Kind::Text,
+            "What its keys begin with; servers and caches with the same one share values. The cache's \
+             name and `:` where it is absent.",
+        ),
+        Directive::new(
+            "compress",
+            Kind::Size {
+                min: 0,
+                max: 1 << 40,
+            },
+            "From which size on a value is compressed (zstd).",
+        )
+        .default("\"4k\""),
+        Directive::new(
+            "away",
+            Kind::Choice(&["drop", "queue"]),
+            "What becomes of values while Redis is away: \"queue\" keeps them to write them later. \
+             Which keys were changed is kept in any case.",
+        )
+        .default("\"drop\""),
+        Directive::new(
+            "queue",
+            Kind::Size {
+                min: 1 << 10,
+                max: 1 << 40,
+            },
+            "Memory for what waits; when it is full the cache is emptied in Redis instead.",
+        )
+        .default("\"8m\""),
+        Directive::new(
+            "cluster",
+            Kind::Boolean,
+            "One server at a time asks the source of a key; the others wait for what it brings.",
+        )
+        .default("false"),
+        Directive::new(
+            "lease",
+            Kind::Time { min: 1000 },
+            "For how long a server that asks a source may be silent, because it died, before another \
+             one asks.",
+        )
+        .default("\"3s\""),
+    ],
 };

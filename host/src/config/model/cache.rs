@@ -1,6 +1,9 @@
 //! `[cache.NAME]` as it is meant.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::Redis;
 
 /// `[cache.NAME]`. Times in milliseconds, because a value's clock counts them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,5 +33,26 @@ pub struct Cache {
     /// How many wait.
     pub waiters: usize,
     /// How long a flight lasts.
+    pub lease: Duration,
+    /// The level in Redis.
+    pub l3: Option<RemoteLevel>,
+}
+
+/// `l3`: values that several servers share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteLevel {
+    /// Where.
+    pub redis: Arc<Redis>,
+    /// What its keys begin with.
+    pub prefix: String,
+    /// From how many bytes on a value is compressed.
+    pub compress: usize,
+    /// While Redis is away values wait with their keys; else only the keys do.
+    pub queues: bool,
+    /// Bytes of what waits.
+    pub queue: u64,
+    /// One server at a time asks the source of a key.
+    pub cluster: bool,
+    /// For how long it may be silent before another one does.
     pub lease: Duration,
 }

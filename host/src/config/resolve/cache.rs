@@ -1,22 +1,58 @@
 //! `[cache.NAME]` is resolved before the plugins, whose `allow` names it.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::document::{Entry, Fields, nearest};
-use super::super::model::{Cache, SharedDict};
+use super::super::model::{Cache, Redis, RedisKind, RemoteLevel, SharedDict};
 use super::Resolver;
 
 impl Resolver<'_, '_> {
-    pub(super) fn caches(&mut self, tables: &Fields) -> Vec<Cache> {
+    pub(super) fn caches(&mut self, tables: &Fields, redis: &[Arc<Redis>]) -> Vec<Cache> {
         let mut caches = Vec::new();
         for entry in &tables.entries {
             self.check_name(&entry.name, &entry.span);
             if let Some(fields) = entry.node.table() {
-                caches.push(one_cache(entry, fields));
+                let l3 = fields
+                    .table("l3")
+                    .and_then(|l3| self.remote_level(&entry.name, l3, redis));
+                caches.push(one_cache(entry, fields, l3));
             }
         }
         caches
+    }
+
+    fn remote_level(
+        &mut self,
+        cache: &str,
+        fields: &Fields,
+        redis: &[Arc<Redis>],
+    ) -> Option<RemoteLevel> {
+        let (name, span) = fields.text("redis")?;
+        self.check_redis(name, span);
+        let redis = redis.iter().find(|redis| redis.name == name)?.clone();
+        if redis.url.kind == RedisKind::Cluster {
+            self.error(
+                span,
+                format!("`{name}` is a Redis cluster: a cache shares its values in one server"),
+            );
+        }
+        Some(RemoteLevel {
+            redis,
+            prefix: match fields.text("prefix") {
+                Some((prefix, _)) => prefix.to_owned(),
+                None => format!("{cache}:"),
+            },
+            compress: fields
+                .size("compress")
+                .and_then(|size| usize::try_from(size).ok())
+                .unwrap_or(usize::MAX),
+            queues: matches!(fields.text("away"), Some(("queue", _))),
+            queue: fields.size("queue").unwrap_or(0),
+            cluster: fields.boolean("cluster"),
+            lease: fields.time("lease"),
+        })
     }
 
     /// A name in `allow.cache` has to be there.
@@ -57,11 +93,12 @@ pub(super) fn add_those_of_dicts(caches: &mut Vec<Cache>, dicts: &[SharedDict]) 
             wait: Duration::from_secs(5),
             waiters: 65_536,
             lease: Duration::from_secs(30),
+            l3: None,
         });
     }
 }
 
-fn one_cache(entry: &Entry, fields: &Fields) -> Cache {
+fn one_cache(entry: &Entry, fields: &Fields, l3: Option<RemoteLevel>) -> Cache {
     let empty = Fields::default();
     let l1 = fields.table("l1").unwrap_or(&empty);
     let l2 = fields.table("l2").unwrap_or(&empty);
@@ -80,5 +117,6 @@ fn one_cache(entry: &Entry, fields: &Fields) -> Cache {
         wait: fields.time("wait"),
         waiters: usize::try_from(count(fields, "waiters")).unwrap_or(0),
         lease: fields.time("lease"),
+        l3,
     }
 }

@@ -141,7 +141,7 @@ const CASES: &[(&str, &[&str])] = &[
             "4:11: -1 is out of range",
             "5:10: \"1k\" is too small: the least is \"8k\"",
             "6:7: \"0ms\" is too short",
-            "7:1: `l3` is not offered by this version",
+            "7:11: there is no redis `main`: add [redis.main]",
             "10:15: there is no cache `thing`: did you mean `things`?",
             "10:23: there is no cache `stuff`: add [cache.stuff]",
         ],

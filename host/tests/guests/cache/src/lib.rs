@@ -95,6 +95,8 @@ fn act(cache: &Cache<String>, uri: &str) -> String {
         }
         "/parts" => format!("{}", cache::key(&["a", "bc"]) == cache::key(&["ab", "c"])),
         "/speed" => speed(cache),
+        "/write" => write(cache).unwrap_or_else(|error| error),
+        "/read" => read(cache).unwrap_or_else(|error| error),
         "/counter" => cache
             .counters()
             .iter()
@@ -107,6 +109,43 @@ fn act(cache: &Cache<String>, uri: &str) -> String {
         ),
         _ => "what?".to_owned(),
     }
+}
+
+/// What a writer or a reader does in one request.
+const ROUNDS: u32 = 2000;
+
+fn written(by: f64) -> Result<f64, String> {
+    let calls = Dict::open("calls").map_err(|error| format!("{error:?}"))?;
+    let written = calls.incr("written", by, Some(0.0));
+    written.map_err(|error| format!("{error:?}"))
+}
+
+/// Writes numbers that grow, each told to readers when the call that wrote it has returned.
+fn write(cache: &Cache<String>) -> Result<String, String> {
+    let mut number = written(0.0)?;
+    for _ in 0..ROUNDS {
+        number += 1.0;
+        cache
+            .set("counted", Some(number.to_string()), Options::default())
+            .map_err(|error| format!("{error:?}"))?;
+        written(1.0)?;
+    }
+    Ok("written".to_owned())
+}
+
+/// Reads, and sees nothing older than what it was told before.
+fn read(cache: &Cache<String>) -> Result<String, String> {
+    for _ in 0..ROUNDS {
+        let least = written(0.0)?;
+        let seen = cache
+            .get("counted", || Err("there is none".to_owned()))
+            .map_err(|error| format!("{error:?}"))?;
+        let seen = seen.and_then(|seen| seen.parse::<f64>().ok());
+        if seen.is_none_or(|seen| seen < least) {
+            return Err(format!("{seen:?} after {least} was written"));
+        }
+    }
+    Ok("fresh".to_owned())
 }
 
 /// Nanoseconds of a look-up in this instance.

@@ -1,0 +1,146 @@
+//! What has to happen in Redis as one: scripts, because between a look and a write another server may
+//! change the key.
+//!
+//! Each value stands behind the eight bytes of the emptying (`gen`) after which it came, so that emptying
+//! a cache is one write. The changes of keys are counted, keys spread over [`SLOTS`] counters: what a
+//! source gave is refused where its counter has moved since the source was asked.
+
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use sha1::{Digest as _, Sha1};
+
+/// Counters of changes: a change of one key refuses what flies for one in so many others.
+pub(super) const SLOTS: u32 = 1024;
+
+/// A script and the name by which Redis knows it once it has seen it.
+pub(super) struct Script {
+    pub(super) text: &'static str,
+    pub(super) hash: String,
+}
+
+impl Script {
+    fn new(text: &'static str) -> Self {
+        let hash = Sha1::digest(text.as_bytes())
+            .iter()
+            .fold(String::new(), |mut hash, byte| {
+                // Writing to a string cannot fail.
+                let _written = write!(hash, "{byte:02x}").is_ok();
+                hash
+            });
+        Self { text, hash }
+    }
+}
+
+/// What a flight brought. Keys: value, gen, counts, claim. Arguments: record, milliseconds (0: for
+/// ever), channel, message, slot, and what was seen: gen, count, claim (empty: none; count "?": nothing
+/// was seen, so the newer one wins). 1: stored; 0: refused.
+pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local gen = redis.call('GET', KEYS[2])
+local before = redis.call('GETRANGE', KEYS[1], 0, 23)
+if ARGV[7] == '?' then
+  if string.sub(before, 1, 8) == (gen or '\0\0\0\0\0\0\0\0') and #before == 24
+    and struct.unpack('>I8', before, 17) >= struct.unpack('>I8', ARGV[1], 9) then return 0 end
+else
+  if gen and gen ~= ARGV[6] then return 0 end
+  local count = redis.call('HGET', KEYS[3], ARGV[5])
+  if count and count ~= ARGV[7] then return 0 end
+end
+if ARGV[8] ~= '' then
+  if redis.call('GET', KEYS[4]) ~= ARGV[8] then return 0 end
+end
+local record = (gen or '\0\0\0\0\0\0\0\0') .. ARGV[1]
+if ARGV[2] == '0' then redis.call('SET', KEYS[1], record)
+else redis.call('SET', KEYS[1], record, 'PX', ARGV[2]) end
+if ARGV[8] ~= '' then redis.call('DEL', KEYS[4]) end
+if ARGV[8] ~= '' or #before > 0 then redis.call('PUBLISH', ARGV[3], ARGV[4]) end
+return 1
+",
+    )
+});
+
+/// A change. Keys and first arguments as above; an empty record takes the key away; then `written` for
+/// one that comes late: the newer one wins ("": it is not late). When the memory is full, no older
+/// value stays at least: the key is taken away, and the reply is the error.
+pub(super) static CHANGE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local gen = redis.call('GET', KEYS[2]) or '\0\0\0\0\0\0\0\0'
+if ARGV[6] ~= '' then
+  local before = redis.call('GETRANGE', KEYS[1], 0, 23)
+  if string.sub(before, 1, 8) == gen and #before == 24
+    and struct.unpack('>I8', before, 17) >= tonumber(ARGV[6]) then return 0 end
+end
+local stored = {}
+if ARGV[1] == '' then redis.call('UNLINK', KEYS[1])
+elseif ARGV[2] == '0' then stored = redis.pcall('SET', KEYS[1], gen .. ARGV[1])
+else stored = redis.pcall('SET', KEYS[1], gen .. ARGV[1], 'PX', ARGV[2]) end
+if stored.err then redis.call('UNLINK', KEYS[1]) end
+redis.call('DEL', KEYS[4])
+redis.call('HINCRBY', KEYS[3], ARGV[5], 1)
+redis.call('PUBLISH', ARGV[3], ARGV[4])
+if stored.err then return stored end
+return 1
+",
+    )
+});
+
+/// An emptying. Key: gen. Arguments: the eight bytes of the epoch, channel, message. An epoch that is
+/// not greater counts as the next one. A Redis whose memory is full lets a script that has freed some
+/// write, and emptying has to work there.
+pub(super) static PURGE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local gen, epoch = redis.call('GET', KEYS[1]), ARGV[1]
+if gen and struct.unpack('>I8', gen) >= struct.unpack('>I8', epoch) then
+  epoch = struct.pack('>I8', struct.unpack('>I8', gen) + 1)
+end
+redis.call('UNLINK', KEYS[1])
+redis.call('SET', KEYS[1], epoch)
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+return 1
+",
+    )
+});
+
+/// A claim. Keys: value, gen, counts, claim, fence. Arguments: the server's eight bytes, milliseconds of
+/// the lease, slot. Another's: 0 and what is left of its lease. Else its number, and what a look-up gives: a
+/// value may have come since.
+pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local claim = redis.call('GET', KEYS[4])
+if claim and string.sub(claim, 1, 8) ~= ARGV[1] then
+  return {0, redis.call('PTTL', KEYS[4])}
+end
+local fence = redis.call('INCR', KEYS[5])
+redis.call('SET', KEYS[4], ARGV[1] .. fence, 'PX', ARGV[2])
+return {fence, redis.call('HGET', KEYS[3], ARGV[3]), redis.call('GET', KEYS[2]),
+  redis.call('GET', KEYS[1])}
+",
+    )
+});
+
+/// Renews a claim. Key: claim. Arguments: token, milliseconds.
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+",
+    )
+});
+
+/// Gives a claim back. Key: claim. Arguments: token, channel, message.
+pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+return 1
+",
+    )
+});
