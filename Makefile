@@ -16,7 +16,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 PACKAGES := clang-22 llvm-22 wasi-libc nginx libnginx-mod-http-lua luajit2 lua-cjson \
             redis-server wrk apache2-utils nghttp2-client curl \
             memcached mariadb-server dnsmasq-base \
-            lua-nginx-websocket
+            lua-nginx-redis lua-nginx-websocket
 GUESTS := $(patsubst host/tests/guests/%/Cargo.toml,%,$(wildcard host/tests/guests/*/Cargo.toml))
 EXAMPLES := $(shell sed -n 's/^name = "\(example-[a-z-]*\)"/\1/p' examples/*/rust/Cargo.toml)
 GUEST_PACKAGES := $(GUESTS:%=guest-%) $(EXAMPLES)
@@ -85,7 +85,8 @@ bless:
 ## Phasor beside nginx and OpenResty's Lua, then single steps; fills the tables of benches/README.md.
 bench:
 	cargo build --locked --release
-	cargo build --locked --profile guest --target $(WASM) -p guest-hello
+	cargo build --locked --profile guest --target $(WASM) -p guest-hello -p guest-services
 	python3 benches/load/bench.py --write
+	python3 benches/load/waiting.py --write
 	cargo bench --locked -p phasor --bench micro
 	python3 benches/micro/table.py --write

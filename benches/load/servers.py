@@ -25,6 +25,23 @@ FIVE = {
 HELLO = "ngx.say('hello')"
 WAIT = "ngx.sleep(0) ngx.say('hello')"
 SLEEP = "ngx.sleep(30) ngx.say('awake')"
+SLEEPS = "for i = 1, 100 do ngx.sleep(0) end ngx.say('hello')"
+# A Redis' reply by lua-resty-redis; what differs is the module's name.
+COSOCKET = """
+local r = require('MODULE'):new()
+r:set_timeout(1000)
+assert(r:connect('127.0.0.1', REDIS))
+ngx.say(r:get('k'))
+r:set_keepalive(10000, 100)
+"""
+# Waits for a back end that never answers.
+SLOW = """
+local s = ngx.socket.tcp()
+s:settimeout(600000)
+assert(s:connect('127.0.0.1', SILENCE))
+s:send('hello')
+s:receive()
+"""
 
 
 def free_port():
@@ -33,13 +50,21 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def phasor_config(port):
+def cosocket(module, redis):
+    return COSOCKET.replace("MODULE", module).replace("REDIS", str(redis))
+
+
+def phasor_config(port, redis, silence):
     guest = ROOT / "target/wasm32-wasip2/guest/hello.wasm"
     five = "\n".join(f'lua.{phase} = "{code}"' for phase, code in FIVE.items())
     rust = ""
     if guest.exists():
         rust = f'[plugin.hello]\ncomponent = "{guest}"\n[[route]]\npath = "/rust"\ncontent = "hello"\n'
-    return f"""
+    services = guest.with_name("services.wasm")
+    if services.exists():
+        rust += f'[plugin.services]\ncomponent = "{services}"\nallow = {{ redis = ["main"] }}\n'
+        rust += '[[route]]\npath = "/get"\ncontent = "services"\n'
+    return f'''
 [server]
 listen = ["127.0.0.1:{port}"]
 workers = 1
@@ -47,6 +72,10 @@ access_log = "off"
 keepalive_requests = 1000000000
 max_connections = 12000
 idle_timeout = "600s"
+[redis.main]
+url = "redis://127.0.0.1:{redis}"
+[plugin.lua]
+limits = {{ deadline = "600s" }}
 [[route]]
 path = "/fixed"
 respond = {{ status = 200, body = "hello\\n" }}
@@ -62,18 +91,30 @@ lua.content = "{WAIT}"
 [[route]]
 path = "/sleep"
 lua.content = "{SLEEP}"
+[[route]]
+path = "/sleeps"
+lua.content = "{SLEEPS}"
+[[route]]
+path = "/redis"
+lua.content = "ngx.say(require('phasor.redis').new('main'):get('k'))"
+[[route]]
+path = "/cosocket"
+lua.content = """{cosocket("resty.redis", redis)}"""
+[[route]]
+path = "/slow"
+lua.content = """{SLOW.replace("SILENCE", str(silence))}"""
 {rust}
-"""
+'''
 
 
-def nginx_config(port):
+def nginx_config(port, redis, silence):
     five = "\n".join(f"{phase}_by_lua_block {{ {code} }}" for phase, code in FIVE.items())
     return f"""
 load_module {MODULES}/ndk_http_module.so;
 load_module {MODULES}/ngx_http_lua_module.so;
 daemon off; master_process off; pid nginx.pid; error_log stderr notice;
-worker_rlimit_nofile 20000;
-events {{ worker_connections 12000; }}
+worker_rlimit_nofile 24000;
+events {{ worker_connections 23000; }}
 http {{
 access_log off; default_type text/plain;
 keepalive_requests 1000000000; keepalive_timeout 600s;
@@ -85,6 +126,9 @@ location = /lua {{ content_by_lua_block {{ {HELLO} }} }}
 location = /five {{ {five} }}
 location = /wait {{ content_by_lua_block {{ {WAIT} }} }}
 location = /sleep {{ content_by_lua_block {{ {SLEEP} }} }}
+location = /sleeps {{ content_by_lua_block {{ {SLEEPS} }} }}
+location = /redis {{ content_by_lua_block {{ {cosocket("nginx.redis", redis)} }} }}
+location = /slow {{ content_by_lua_block {{ {SLOW.replace("SILENCE", str(silence))} }} }}
 }}
 }}
 """
@@ -93,8 +137,9 @@ location = /sleep {{ content_by_lua_block {{ {SLEEP} }} }}
 class Server:
     """One server, pinned to a core of its own."""
 
-    def __init__(self, name):
+    def __init__(self, name, redis=1, silence=1):
         self.name = name
+        self.redis, self.silence = redis, silence
         self.port = free_port()
         self.folder = tempfile.TemporaryDirectory()
         self.process = None
@@ -102,12 +147,12 @@ class Server:
     def start(self):
         if self.name == "phasor":
             file = Path(self.folder.name, "phasor.toml")
-            file.write_text(phasor_config(self.port))
+            file.write_text(phasor_config(self.port, self.redis, self.silence))
             binary = os.environ.get("PHASOR_BIN", str(ROOT / "target/release/phasor"))
             command = [binary, "run", str(file)]
         else:
             file = Path(self.folder.name, "nginx.conf")
-            file.write_text(nginx_config(self.port))
+            file.write_text(nginx_config(self.port, self.redis, self.silence))
             command = ["nginx", "-p", self.folder.name, "-c", str(file)]
         self.log = open(Path(self.folder.name, "log"), "w+")
         self.process = subprocess.Popen(

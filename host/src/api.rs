@@ -62,6 +62,10 @@ pub(crate) mod bindings {
             "phasor:plugin/http-client.end-open": async | trappable,
             "phasor:plugin/http-client.[method]body.read": async | trappable,
             "phasor:plugin/http-client.[static]body.end-read": async | trappable,
+            "phasor:plugin/http-client.[method]upload.write": async | trappable,
+            "phasor:plugin/http-client.[static]upload.end-write": async | trappable,
+            "phasor:plugin/http-client.[method]upload.finish": async | trappable,
+            "phasor:plugin/http-client.[static]upload.end-finish": async | trappable,
             "phasor:plugin/cache.get": async | trappable,
             "phasor:plugin/cache.end-get": async | trappable,
             "phasor:plugin/cache.renew": async | trappable,
@@ -103,6 +107,7 @@ pub(crate) mod bindings {
             "phasor:plugin/operation.operation": super::Operation,
             "phasor:plugin/shared-dict.dict": super::Dict,
             "phasor:plugin/http-client.body": super::http_client::AnswerBody,
+            "phasor:plugin/http-client.upload": super::http_client::Upload,
             "phasor:plugin/cache.flight": super::cache::Flight,
             "phasor:plugin/lock.guard": crate::lock::Guard,
             "phasor:plugin/redis.subscription": super::redis::Subscription,
@@ -130,6 +135,8 @@ pub struct PluginInfo {
     pub locks: Vec<Arc<crate::lock::Locks>>,
     /// The configuration's Redis servers.
     pub redis: Vec<Arc<crate::config::model::Redis>>,
+    /// The pool of connections to HTTP services.
+    pub http_client: crate::http_client::Settings,
     /// The folder of the configuration file.
     pub prefix: String,
     /// Where a language runtime finds modules: templates with `?`, separated by `;`.

@@ -30,7 +30,7 @@ const HEADERS: usize = 256;
 const HEAD: usize = 64 << 10;
 
 /// What a pool is kept by: clients of equal settings share one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Idle connections that are kept, per origin.
     pub idle: usize,

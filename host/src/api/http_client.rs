@@ -14,22 +14,16 @@ use super::bindings::phasor::plugin::http_client as wit;
 use super::operation::{Outcome, Task, Work, wrong_kind};
 use super::request::{field, header_list};
 use super::{HostState, Operation, enter};
-use crate::http_client::{self, ClientError, ConnectError, Settings};
+use crate::http_client::{self, ClientError, ConnectError};
 use crate::upstream::proxy::strip_hop_by_hop;
+pub use upload::{Sending, Upload};
+
+mod upload;
 
 /// Of all that one request may take, when it says nothing.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Of an answer's body, when the request says nothing.
 const LIMIT: u64 = 16 << 20;
-/// Plugins' connections: kept as long as nginx keeps them.
-const POOL: Settings = Settings {
-    idle: 32,
-    idle_timeout: Duration::from_secs(60),
-    connect_timeout: Duration::from_secs(10),
-    http2: true,
-    ca: None,
-};
-
 /// The body of an answer that is still coming; one reader at a time.
 pub type AnswerBody = Arc<tokio::sync::Mutex<Incoming>>;
 
@@ -42,6 +36,8 @@ pub enum HttpOutcome {
     Head(Result<http::Response<Incoming>, HttpError>),
     /// Of a read.
     Piece(Result<Option<Bytes>, HttpError>),
+    /// Of a piece of an upload: whether the server takes more.
+    Written(Result<bool, HttpError>),
 }
 
 /// Why there is no answer.
@@ -177,10 +173,10 @@ impl HostState {
             outgoing.limit
         };
         let request = self.http_request(outgoing);
+        let client = http_client::client(&self.plugin.http_client);
         task(async move {
             HttpOutcome::Whole(
                 in_time(most, async {
-                    let client = http_client::client(&POOL);
                     let answer = client.send(request?).await.map_err(HttpError::Client)?;
                     let (head, body) = answer.into_parts();
                     Ok((head, gather(body, limit).await?))
@@ -193,10 +189,10 @@ impl HostState {
     fn http_open(&self, outgoing: wit::Outgoing) -> Task {
         let most = time(outgoing.timeout);
         let request = self.http_request(outgoing);
+        let client = http_client::client(&self.plugin.http_client);
         task(async move {
             HttpOutcome::Head(
                 in_time(most, async {
-                    let client = http_client::client(&POOL);
                     client.send(request?).await.map_err(HttpError::Client)
                 })
                 .await,

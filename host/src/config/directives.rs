@@ -4,6 +4,7 @@
 use super::definition::{Directive, Kind, Table};
 
 mod cache;
+mod http_client;
 mod lock;
 mod plugin;
 mod proxy;
@@ -11,6 +12,7 @@ mod redis;
 mod route;
 
 use cache::CACHE;
+use http_client::HTTP_CLIENT;
 use lock::LOCK;
 pub use plugin::PLUGIN_LUA;
 use plugin::{PLUGIN, SHARED};
@@ -45,6 +47,12 @@ pub static ROOT: Table = Table {
             "redis",
             Kind::Map(&Kind::Table(&REDIS)),
             "Redis servers by name.",
+        )
+        .default("{}"),
+        Directive::new(
+            "http_client",
+            Kind::Table(&HTTP_CLIENT),
+            "How plugins reach other HTTP services.",
         )
         .default("{}"),
         Directive::new("cache", Kind::Map(&Kind::Table(&CACHE)), "Caches by name.").default("{}"),

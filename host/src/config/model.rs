@@ -12,11 +12,13 @@ use std::time::Duration;
 use super::value::{Cidr, HostPattern, PathPattern, Template};
 
 mod cache;
+mod http_client;
 mod lock;
 mod plugin;
 mod redis;
 
 pub use cache::{Cache, RemoteLevel};
+pub use http_client::HttpClient;
 pub use lock::Lock;
 pub use redis::{Redis, RedisAddress, RedisKind, RedisRule, RedisUrl};
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub locks: Vec<Lock>,
     /// `[redis.NAME]`, in the file's order.
     pub redis: Vec<std::sync::Arc<Redis>>,
+    /// `[http_client]`.
+    pub http_client: HttpClient,
     /// `[plugin.NAME]`, in the file's order. The bundled Lua plugin is there when Lua is used,
     /// written in the file or not.
     pub plugins: Vec<Plugin>,

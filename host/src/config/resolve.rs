@@ -15,6 +15,7 @@ use crate::phase::Phase;
 
 mod cache;
 mod content;
+mod http_client;
 mod lock;
 mod plugin;
 mod proxy;
@@ -59,6 +60,7 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
     cache::add_those_of_dicts(&mut caches, &shared_dicts);
     let locks = resolver.locks(document.table("lock").unwrap_or(&empty));
     resolver.locks = locks.iter().map(|lock| lock.name.clone()).collect();
+    let http_client = resolver.http_client(document.table("http_client").unwrap_or(&empty));
     resolver.plugins(document.table("plugin").unwrap_or(&empty));
     let routes = document.list("route");
     resolver.name_routes(routes);
@@ -72,6 +74,7 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
         shared_dicts,
         caches,
         locks,
+        http_client,
         redis,
         plugins,
         routes,

@@ -214,6 +214,13 @@ impl Builder {
             caches: self.caches.open_all(&config.caches),
             locks: self.locks.open_all(&config.locks),
             redis: config.redis.clone(),
+            http_client: crate::http_client::Settings {
+                idle: config.http_client.keepalive,
+                idle_timeout: config.http_client.keepalive_timeout,
+                connect_timeout: config.http_client.connect_timeout,
+                http2: config.http_client.http2,
+                ca: config.http_client.ca.clone(),
+            },
             prefix: absolute(&config.root),
             module_path: plugin.module_path(),
             elsewhere: std::sync::OnceLock::new(),

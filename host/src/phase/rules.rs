@@ -75,6 +75,7 @@ pub const RULES: &[(&str, PhaseSet)] = &[
     ("http-client.end-open", WAITING),
     ("http-client.fetch", WAITING),
     ("http-client.open", WAITING),
+    ("http-client.upload", WAITING),
     ("lock.acquire", WAITING),
     ("lock.begin-acquire", WAITING),
     ("lock.end-acquire", WAITING),

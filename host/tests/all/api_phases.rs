@@ -56,6 +56,16 @@ const TABLE: &[(&str, &str, Where)] = &[
         Where::Waiting,
     ),
     (
+        "phasor.http",
+        "local a, e = require('phasor.http').fetch('http://127.0.0.1:PORT/leaf') return a and a.body == 'leaf', e",
+        Where::Waiting,
+    ),
+    (
+        "phasor.http, streamed",
+        "local a, e = require('phasor.http').open('http://127.0.0.1:PORT/leaf', { method = 'POST', body = function() end }) return a and a:read() == 'leaf', e",
+        Where::Waiting,
+    ),
+    (
         "resty.http",
         "local a, e = require('resty.http').new():request_uri('http://127.0.0.1:PORT/leaf') return a and a.body == 'leaf', e",
         Where::Waiting,

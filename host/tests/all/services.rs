@@ -18,6 +18,10 @@ location /echo { content_by_lua_block {
 location /big { content_by_lua_block {
     local s = string.rep("x", 65536) for i = 1, 16 do ngx.print(s) ngx.flush(true) end
 } }
+location /upload { client_max_body_size 2m; client_body_buffer_size 2m; content_by_lua_block {
+    ngx.req.read_body()
+    ngx.print(ngx.var.http_transfer_encoding, " ", #ngx.req.get_body_data())
+} }
 location /slow { content_by_lua_block { ngx.sleep(10) ngx.say("late") } }
 "#;
 
@@ -88,6 +92,7 @@ fn http_from_a_component() {
     assert_eq!(ask("/post"), "POST 1 a body");
     assert_eq!(ask("/big"), "Some(ClientError::TooLarge(1000))");
     assert_eq!(ask("/stream"), "200 1048576");
+    assert_eq!(ask("/upload"), "chunked 1048581");
     assert_eq!(ask("/late"), "Some(Elapsed)");
     assert_eq!(ask("/timeout"), "Some(ClientError::Timeout)");
     assert_eq!(ask("/first"), "1 200");

@@ -1,4 +1,5 @@
-//! Certificates of the tests' own: an authority, and what it signs.
+//! Certificates of the tests' own: an authority, and what it signs for now or for a time
+//! that is over.
 
 use std::path::PathBuf;
 
@@ -35,6 +36,14 @@ impl Authority {
     /// Signs for a name or an address.
     pub(crate) fn sign(&self, folder: &Folder, name: &str) -> Certificate {
         self.signed(folder, name, CertificateParams::new([name.to_owned()]))
+    }
+
+    /// Signs for a name or an address, for a year that is over.
+    pub(crate) fn expired(&self, folder: &Folder, name: &str) -> Certificate {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        self.signed(folder, &format!("{name}-expired"), Ok(params))
     }
 
     fn signed(

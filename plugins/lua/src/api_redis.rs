@@ -118,8 +118,8 @@ unsafe fn argument(l: *mut State, idx: c_int) -> Option<Vec<u8>> {
     }
 }
 
-/// The strings of a list.
-unsafe fn strings(l: *mut State, idx: c_int) -> Option<Vec<Vec<u8>>> {
+/// The strings of a list; `None` when something else is among them.
+pub(crate) unsafe fn strings(l: *mut State, idx: c_int) -> Option<Vec<Vec<u8>>> {
     // SAFETY: called by Lua.
     unsafe {
         if ffi::lua_type(l, idx) != ffi::TTABLE {

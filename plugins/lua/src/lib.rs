@@ -16,6 +16,7 @@ mod api_cache;
 mod api_constants;
 mod api_fields;
 mod api_header;
+mod api_http;
 mod api_location;
 mod api_location_options;
 mod api_output;

@@ -76,13 +76,16 @@ impl Fetch {
     /// Sends it. The answer's body comes as it is read.
     pub fn open(&self) -> Pending<Result<Streaming, ClientError>> {
         Pending::new(self.give(host::begin_open), |operation| {
-            let answer = host::end_open(operation)?;
-            Ok(Streaming {
-                status: answer.status,
-                headers: answer.headers,
-                body: answer.body,
-            })
+            host::end_open(operation).map(Streaming::from)
         })
+    }
+
+    /// Begins to send it; its body, the first piece, is followed by what is written.
+    ///
+    /// # Errors
+    /// When it is no request, or `allow.http` does not name the origin.
+    pub fn upload(&self) -> Result<Upload, ClientError> {
+        self.give(host::Upload::begin).map(Upload)
     }
 
     fn give<T>(&self, send: impl FnOnce(host::Outgoing<'_>) -> T) -> T {
@@ -111,9 +114,39 @@ pub struct Streaming {
     body: host::Body,
 }
 
+impl From<host::Streaming> for Streaming {
+    fn from(answer: host::Streaming) -> Self {
+        Self {
+            status: answer.status,
+            headers: answer.headers,
+            body: answer.body,
+        }
+    }
+}
+
 impl Streaming {
     /// The next piece of the body; `None` is its end.
     pub fn read(&self) -> Pending<Result<Option<Vec<u8>>, ClientError>> {
         Pending::new(self.body.begin_read(0), host::Body::end_read)
+    }
+}
+
+/// A request whose body is sent as it is made; dropping it ends the request.
+#[derive(Debug)]
+pub struct Upload(host::Upload);
+
+impl Upload {
+    /// Gives the next piece of the body; waits while the server does not take the last one. False:
+    /// no more is wanted (the server has answered with an error, or is gone), and `finish` tells.
+    pub fn write(&self, bytes: impl AsRef<[u8]>) -> Pending<Result<bool, ClientError>> {
+        let operation = self.0.begin_write(bytes.as_ref(), 0);
+        Pending::new(operation, host::Upload::end_write)
+    }
+
+    /// Ends the body. The answer's body comes as it is read.
+    pub fn finish(self) -> Pending<Result<Streaming, ClientError>> {
+        Pending::new(self.0.begin_finish(0), |operation| {
+            host::Upload::end_finish(operation).map(Streaming::from)
+        })
     }
 }

@@ -9,7 +9,9 @@ static PROXY: Table = Table {
     title: "proxy",
     doc: "A server that makes the answer. Headers and paths pass as with nginx's `proxy_pass`: a path \
           in the URL takes the place of what the route's path matched, without one the path passes \
-          as it came.",
+          as it came. `Host` is the peer's; `X-Forwarded-For` and its like pass as the client sent them, \
+          and a handler in `access` may set them. What belongs to one connection (RFC 9110, 7.6.1) and \
+          trailers do not pass.",
     directives: &[
         Directive::new("url", Kind::Text, "\"http://HOST:PORT\", or with a path.").required(),
         Directive::new(

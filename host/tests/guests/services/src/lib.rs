@@ -19,6 +19,10 @@ async fn content(request: &Request) -> Answer {
             let (one, two) = task::join(redis::get("main", "one"), redis::get("main", "two")).await;
             format!("{one:?} {two:?}")
         }
+        "/get" => match redis::get("main", "k").await {
+            Ok(value) => String::from_utf8_lossy(&value.unwrap_or_default()).into_owned(),
+            Err(error) => format!("{error:?}"),
+        },
         "/denied" => format!("{:?}", redis::command("main", &["FLUSHALL"]).wait()),
         "/nested" => format!("{:?}", task::block_on(redis::get("main", "one"))),
         "/fetch" => match http_client::get(&format!("{origin}/hello")).send().await {
@@ -45,6 +49,7 @@ async fn content(request: &Request) -> Answer {
                 .err()
         ),
         "/stream" => stream(&format!("{origin}/big")).await,
+        "/upload" => upload(&format!("{origin}/upload")).await,
         "/late" => {
             let slow = http_client::get(&format!("{origin}/slow")).send();
             format!(
@@ -94,6 +99,27 @@ async fn stream(url: &str) -> String {
         length += piece.len();
     }
     format!("{} {length}", answer.status)
+}
+
+/// Eight pieces of 128 KiB, one after the other.
+async fn upload(url: &str) -> String {
+    let upload = match http_client::post(url, "begin").upload() {
+        Ok(upload) => upload,
+        Err(error) => return format!("{error:?}"),
+    };
+    for _ in 0..8 {
+        match upload.write(vec![b'x'; 128 << 10]).await {
+            Ok(true) => {}
+            other => return format!("{other:?}"),
+        }
+    }
+    match upload.finish().await {
+        Ok(answer) => match answer.read().await {
+            Ok(piece) => String::from_utf8_lossy(&piece.unwrap_or_default()).into_owned(),
+            Err(error) => format!("{error:?}"),
+        },
+        Err(error) => format!("{error:?}"),
+    }
 }
 
 async fn inner() -> String {
