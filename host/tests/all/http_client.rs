@@ -17,6 +17,10 @@ use crate::tls::Authority;
 
 /// A server whose one route runs the Lua that it is sent; `{origin}` is where the requests go.
 fn server(more: &str, allow: &str) -> Server {
+    let allow = match allow {
+        "" => "allow = { http = [\"*\"] }",
+        allow => allow,
+    };
     let config = format!(
         r#"
 [server]
