@@ -19,10 +19,12 @@ mod body;
 mod io;
 mod life;
 mod service;
+mod sockets;
 mod tunnel;
 
 use body::{Driver, Running};
 use io::Io;
+pub use sockets::Sockets;
 use tunnel::{Leaving, Tunnel};
 
 /// How often a worker looks at its connections.
@@ -150,6 +152,7 @@ pub struct Site {
     serial: Cell<u64>,
     requests: Cell<u64>,
     worker: u64,
+    sockets: Sockets,
 }
 
 /// Sweeps that a time-out comes to.
@@ -160,7 +163,7 @@ fn sweeps(time: Duration) -> u64 {
 impl Site {
     /// A worker's site with its first generation.
     #[must_use]
-    pub fn new(served: Rc<Served>, worker: u32) -> Rc<Self> {
+    pub fn new(served: Rc<Served>, worker: u32, sockets: Sockets) -> Rc<Self> {
         Rc::new(Self {
             served: RefCell::new(served),
             connections: RefCell::default(),
@@ -169,6 +172,7 @@ impl Site {
             serial: Cell::new(0),
             requests: Cell::new(0),
             worker: u64::from(worker),
+            sockets,
         })
     }
 

@@ -97,6 +97,7 @@ pub async fn run(
         routes,
         plan,
         answered,
+        plugin: None,
     };
     engine.run(start).await;
     exchange::with(id, |x| {
@@ -109,6 +110,8 @@ struct Engine {
     routes: Rc<dyn Routes>,
     plan: Arc<Plan>,
     answered: Rc<std::cell::RefCell<Arc<Plan>>>,
+    /// Whose step runs, or ran last.
+    plugin: Option<plan::PluginIndex>,
 }
 
 impl Engine {
@@ -140,6 +143,7 @@ impl Engine {
                 }
                 Ok(Flow::Elsewhere(target)) => {
                     moves += 1;
+                    self.plugin = None;
                     let plan = self.find(target.as_deref());
                     self.enter(plan).await
                 }
@@ -205,6 +209,7 @@ impl Engine {
             if inner && step.phase == Phase::Access && matches!(step.run, Run::Call { .. }) {
                 continue;
             }
+            self.plugin = step.run.plugin();
             let verdict = match &step.run {
                 Run::Set { variable, value } => {
                     answer::set(self.id, variable, value);
@@ -445,9 +450,8 @@ impl Engine {
             | crate::error::Source::Host => Level::Error,
         };
         let phase = exchange::with(self.id, |x| x.phase);
-        let plugin = self.plugin_of(phase);
         let context = Context {
-            plugin: plugin.as_deref(),
+            plugin: self.plugin.map(|place| self.routes.runner(place).name()),
             phase: Some(phase.name()),
             ..Context::default()
         };
@@ -461,27 +465,6 @@ impl Engine {
             x.output.reset();
             Some(status)
         })
-    }
-
-    /// Who ran last: the plugin of the first step of that phase, which is exact where a phase has one.
-    fn plugin_of(&self, phase: Phase) -> Option<String> {
-        let index = self
-            .plan
-            .steps
-            .iter()
-            .filter(|step| step.phase <= phase)
-            .rev()
-            .find_map(|step| match &step.run {
-                Run::SetCall { plugin, .. }
-                | Run::Call { plugin }
-                | Run::Segment(plan::Segment { plugin, .. }) => Some(*plugin),
-                Run::Set { .. }
-                | Run::Respond(_)
-                | Run::Files(_)
-                | Run::Proxy(_)
-                | Run::Nothing => None,
-            })?;
-        Some(self.routes.runner(index).name().to_owned())
     }
 }
 

@@ -63,9 +63,9 @@ pub enum Outcome {
         /// The status of `exit`.
         code: u16,
     },
-    /// The head is made; `filtered` says that the segment's filters have run.
+    /// The head is made.
     Respond {
-        /// The reactor's own filters have run already.
+        /// What body there is has been through the segment's filters.
         filtered: bool,
     },
     /// A piece of a filtered body.

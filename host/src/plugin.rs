@@ -9,6 +9,7 @@ use crate::api::PluginInfo;
 use crate::config::model::{Isolation, Limits};
 use crate::phase::PhaseSet;
 
+pub mod code_cache;
 pub mod component;
 pub mod elsewhere;
 pub mod error;

@@ -144,17 +144,19 @@ pub fn run(id: ReactorId, job: ExchangeId, call: Call, forgets: bool) {
 /// Has the `log` handlers run; the outcome is `End`.
 pub fn log(id: ReactorId, job: ExchangeId) {
     exchange::with(job, |x| x.outcome = None);
-    send(id, |inbox| record::bare(inbox, record::LOG, job));
+    send(id, |inbox| record::bare(inbox, record::to_guest::LOG, job));
 }
 
 /// Ends the running handler of a job.
 pub fn cancel(id: ReactorId, job: ExchangeId) {
-    send(id, |inbox| record::bare(inbox, record::CANCEL, job));
+    send(id, |inbox| {
+        record::bare(inbox, record::to_guest::CANCEL, job)
+    });
 }
 
 /// The client has left, and the job's handler goes on.
 pub fn left(id: ReactorId, job: ExchangeId) {
-    send(id, |inbox| record::bare(inbox, record::LEFT, job));
+    send(id, |inbox| record::bare(inbox, record::to_guest::LEFT, job));
 }
 
 /// Forgets a job. Its slot stays until the guest cannot speak of it any more.
@@ -166,7 +168,9 @@ pub fn release(id: ReactorId, job: ExchangeId) {
         true
     });
     if there {
-        send(id, |inbox| record::bare(inbox, record::RELEASE, job));
+        send(id, |inbox| {
+            record::bare(inbox, record::to_guest::RELEASE, job)
+        });
     } else {
         exchange::let_go(job);
     }
@@ -180,7 +184,9 @@ pub fn chunk(id: ReactorId, job: ExchangeId, bytes: &[u8], last: bool) {
 
 /// Everything that the guest sent for a job has been taken.
 pub fn drained(id: ReactorId, job: ExchangeId) {
-    send(id, |inbox| record::bare(inbox, record::DRAINED, job));
+    send(id, |inbox| {
+        record::bare(inbox, record::to_guest::DRAINED, job)
+    });
 }
 
 /// Tells the guest that an operation is ready.
@@ -220,7 +226,9 @@ pub async fn call(id: ReactorId, handler: u16) -> Result<(), String> {
 
 /// The generation ends: the guest's `run` returns.
 pub fn stop(id: ReactorId) {
-    send(id, |inbox| record::bare(inbox, record::STOP, NO_EXCHANGE));
+    send(id, |inbox| {
+        record::bare(inbox, record::to_guest::STOP, NO_EXCHANGE)
+    });
 }
 
 /// The other side of [`next`]: what the guest hands over.
@@ -263,13 +271,13 @@ fn take_without_exchange(
     reader: &mut Reader<'_>,
 ) -> Result<(), String> {
     let result = match kind {
-        record::SLEEP => {
+        record::from_guest::SLEEP => {
             let (token, milliseconds) = (reader.u32()?, reader.u32()?);
             sleep(id, job, token, milliseconds);
             return Ok(());
         }
-        record::END => Ok(()),
-        record::FAIL => Err(reader.text()?),
+        record::from_guest::END => Ok(()),
+        record::from_guest::FAIL => Err(reader.text()?),
         _ => return Err(format!("record {kind} needs an exchange")),
     };
     with(id, |reactor| {
@@ -286,7 +294,7 @@ fn take_without_exchange(
 /// Applies one record to its exchange. A job that this reactor does not have any more is skipped:
 /// a record may cross with a `cancel`.
 fn apply(id: ReactorId, kind: u8, job: ExchangeId, reader: &mut Reader<'_>) -> Result<(), String> {
-    if kind == record::SLEEP {
+    if kind == record::from_guest::SLEEP {
         let (token, milliseconds) = (reader.u32()?, reader.u32()?);
         sleep(id, job, token, milliseconds);
         return Ok(());
@@ -338,7 +346,7 @@ fn apply_to(id: ReactorId, x: &mut exchange::Exchange, record: record::Done<'_>)
             body_piece(id, x, flags, body);
             x.output.whole = flags & record::BODY_ENDS != 0;
             x.outcome = Some(Outcome::Respond {
-                filtered: flags & record::FILTERED != 0,
+                filtered: flags & record::FILTERED != 0 || body.is_empty(),
             });
             ends(x, flags)
         }

@@ -20,7 +20,8 @@ use crate::generation::{Builder, Generation};
 use crate::listener;
 use crate::observe::error_log::{self, ErrorLog, Level};
 use crate::observe::log_file::{LogFile, Target};
-use crate::plugin::runtime::{self, Runtime};
+use crate::plugin::code_cache::CodeCache;
+use crate::plugin::runtime::Runtime;
 use crate::plugin::watchdog::{self, Hung};
 use crate::worker::{Command, Ended, Worker};
 
@@ -86,9 +87,9 @@ pub struct Server {
 ///
 /// # Errors
 /// When the machine cannot run compiled Wasm.
-pub fn builder() -> anyhow::Result<Builder> {
-    let cache = runtime::cache_folder();
-    let seed = secret(cache.as_deref());
+pub fn builder(config: &Config) -> anyhow::Result<Builder> {
+    let cache = CodeCache::of(&config.server.compile_cache);
+    let seed = secret(cache.as_ref().map(CodeCache::folder));
     Ok(Builder::new(Runtime::new(cache)?, seed))
 }
 
@@ -126,10 +127,9 @@ pub fn open_error_log(config: &Config, json: bool) -> anyhow::Result<()> {
         LogTarget::File(path) => Target::File(path.clone()),
     };
     let file = LogFile::open(target).context("error_log")?;
-    let level = Level::from_number(log.level as u8).unwrap_or(Level::Notice);
     error_log::install(Arc::new(ErrorLog::new(
         file,
-        level,
+        log.level,
         json || log.format == ErrorLogFormat::Json,
     )));
     Ok(())
@@ -146,7 +146,7 @@ impl Server {
     /// When the generation cannot be built ([`crate::generation::BuildError`]), an address not
     /// bound, or the pid file not had.
     pub fn start(source: Source, config: Config, options: Options) -> anyhow::Result<Self> {
-        let mut builder = builder()?;
+        let mut builder = builder(&config)?;
         let tokio = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -181,13 +181,14 @@ impl Server {
             ended,
             hung: 0,
         };
-        let mut sockets = server.bind_all()?;
+        // Whoever sees that it listens can tell it to stop, and changes are seen from then on.
         server.first_pid_file()?;
+        server.follow(options.read);
+        let mut sockets = server.bind_all()?;
         for id in (0..server.count).rev() {
             let sockets = sockets.pop().unwrap_or_default();
             server.start_worker(id, sockets)?;
         }
-        server.follow(options.read);
         Ok(server)
     }
 

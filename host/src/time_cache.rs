@@ -19,7 +19,7 @@ struct Texts {
     http: [u8; 29],
     header: HeaderValue,
     common_log: [u8; 26],
-    iso: [u8; 20],
+    iso: [u8; 25],
 }
 
 struct Cache {
@@ -40,7 +40,7 @@ thread_local! {
                 http: [0; 29],
                 header: HeaderValue::from_static(""),
                 common_log: [0; 26],
-                iso: [0; 20],
+                iso: [0; 25],
             },
         })
     };
@@ -110,7 +110,31 @@ pub fn http_date_bytes() -> [u8; 29] {
     with_texts(|texts| texts.http)
 }
 
-/// Seconds since the epoch as the error log writes them: `2026/11/23 21:00:00` (UTC).
+/// The zone of the logs: `TZ`, else the system's, as it was when the process first asked (nginx: at
+/// its start).
+fn zone() -> &'static jiff::tz::TimeZone {
+    static ZONE: OnceLock<jiff::tz::TimeZone> = OnceLock::new();
+    ZONE.get_or_init(jiff::tz::TimeZone::system)
+}
+
+/// How far the zone's clocks are ahead of UTC at a moment, in seconds.
+#[must_use]
+pub fn local_offset(seconds: u64) -> i32 {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    let moment = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
+    zone().to_offset(moment).seconds()
+}
+
+/// The zone's clocks at a moment, and how far they are ahead.
+fn local(seconds: u64) -> (Civil, i32) {
+    let offset = local_offset(seconds);
+    (
+        civil(seconds.saturating_add_signed(offset.into())),
+        offset / 60,
+    )
+}
+
+/// Seconds since the epoch as the error log writes them, local time: `2026/11/23 21:00:00`.
 #[must_use]
 pub fn error_log_time_of(seconds: u64) -> String {
     let Civil {
@@ -121,13 +145,17 @@ pub fn error_log_time_of(seconds: u64) -> String {
         minute,
         second,
         ..
-    } = civil(seconds);
+    } = local(seconds).0;
     format!("{year:04}/{month:02}/{day:02} {hour:02}:{minute:02}:{second:02}")
 }
 
-/// Seconds since the epoch by ISO 8601, without the zone: `2026-11-23T21:00:00`.
+/// Seconds since the epoch by ISO 8601 in UTC, without the zone: `2026-11-23T21:00:00`.
 #[must_use]
 pub fn iso_time_of(seconds: u64) -> String {
+    iso_text(civil(seconds))
+}
+
+fn iso_text(moment: Civil) -> String {
     let Civil {
         year,
         month,
@@ -136,19 +164,19 @@ pub fn iso_time_of(seconds: u64) -> String {
         minute,
         second,
         ..
-    } = civil(seconds);
+    } = moment;
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
-/// The cached time as `$time_local` writes it: `23/Nov/2026:21:00:00 +0000` (UTC).
+/// The cached time as `$time_local` writes it: `23/Nov/2026:21:00:00 +0000`.
 #[must_use]
 pub fn common_log_time() -> [u8; 26] {
     with_texts(|texts| texts.common_log)
 }
 
-/// The cached time as `$time_iso8601` writes it, in UTC: `2026-11-23T21:00:00Z`.
+/// The cached time as `$time_iso8601` writes it: `2026-11-23T21:00:00+00:00`.
 #[must_use]
-pub fn iso_time() -> [u8; 20] {
+pub fn iso_time() -> [u8; 25] {
     with_texts(|texts| texts.iso)
 }
 
@@ -237,6 +265,7 @@ pub fn http_date_of(seconds: u64) -> String {
 }
 
 fn texts_of(seconds: u64) -> Texts {
+    let (moment, offset) = local(seconds);
     let Civil {
         year,
         month,
@@ -245,17 +274,22 @@ fn texts_of(seconds: u64) -> Texts {
         minute,
         second,
         ..
-    } = civil(seconds);
+    } = moment;
     let name = MONTHS[usize::from(month) - 1];
     let http = http_date_of(seconds);
+    let (sign, ahead) = (if offset < 0 { '-' } else { '+' }, offset.unsigned_abs());
+    let (hours, minutes) = (ahead / 60, ahead % 60);
     Texts {
         second: seconds,
         http: fixed(&http),
         header: HeaderValue::from_str(&http).unwrap_or(HeaderValue::from_static("")),
         common_log: fixed(&format!(
-            "{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000"
+            "{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{second:02} {sign}{hours:02}{minutes:02}"
         )),
-        iso: fixed(&format!("{}Z", iso_time_of(seconds))),
+        iso: fixed(&format!(
+            "{}{sign}{hours:02}:{minutes:02}",
+            iso_text(moment)
+        )),
     }
 }
 
@@ -292,11 +326,13 @@ mod tests {
         CACHE.with_borrow_mut(|cache| cache.now_ms = 1_795_467_600_999);
         assert_eq!(http_date(), "Mon, 23 Nov 2026 21:00:00 GMT".to_owned());
         assert_eq!(&http_date_bytes(), b"Mon, 23 Nov 2026 21:00:00 GMT");
-        assert_eq!(error_log_time_of(1_795_467_600), "2026/11/23 21:00:00");
-        assert_eq!(&common_log_time(), b"23/Nov/2026:21:00:00 +0000");
-        assert_eq!(&iso_time(), b"2026-11-23T21:00:00Z");
+        // The zone is the machine's: the tests of the binary set it.
+        assert_eq!(error_log_time_of(1_795_467_600)[..8], *"2026/11/");
+        assert_eq!(common_log_time()[14..20], *b":00:00");
+        let before = iso_time();
         CACHE.with_borrow_mut(|cache| cache.now_ms += 1);
-        assert_eq!(&iso_time(), b"2026-11-23T21:00:01Z");
+        let after = iso_time();
+        assert_eq!((before[18], after[18]), (b'0', b'1'));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, LocalSet};
 
 use crate::api::WorkerInfo;
-use crate::connection::{self, Site};
+use crate::connection::{self, Site, Sockets};
 use crate::exchange;
 use crate::generation::{Generation, Served};
 use crate::listener;
@@ -52,6 +52,7 @@ pub struct Worker {
     pub id: u32,
     commands: mpsc::UnboundedSender<Command>,
     open: Open,
+    clients: Sockets,
     given_up: Arc<AtomicBool>,
 }
 
@@ -75,6 +76,8 @@ impl Worker {
         let open = Open::default();
         let given_up = Arc::new(AtomicBool::new(false));
         let (opened, forgotten) = (open.clone(), given_up.clone());
+        let clients = Sockets::default();
+        let noted = clients.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             // Once per turn of the loop, as nginx does: a clock call per request is one too many.
@@ -86,8 +89,10 @@ impl Worker {
             .name(format!("worker-{id}"))
             .spawn(move || {
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    LocalSet::new()
-                        .block_on(&runtime, run(info, generation, sockets, received, opened));
+                    LocalSet::new().block_on(
+                        &runtime,
+                        run(info, generation, sockets, received, (opened, noted)),
+                    );
                 }));
                 if forgotten.load(Ordering::Relaxed) {
                     // Another worker has its number.
@@ -105,12 +110,13 @@ impl Worker {
             id,
             commands,
             open,
+            clients,
             given_up,
         })
     }
 
     /// A worker that hangs gets no more connections, and its end, should it come, is nobody's
-    /// concern. The clients it has wait until it comes back or the process ends.
+    /// concern. The clients it has are let go: nobody will answer them.
     pub fn give_up(self) {
         self.given_up.store(true, Ordering::Relaxed);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,6 +126,8 @@ impl Worker {
                 .shutdown(std::net::Shutdown::Both)
                 .is_ok();
         }
+        drop(open);
+        self.clients.close();
     }
 
     /// Gives a command; a worker that has ended hears nothing.
@@ -141,9 +149,9 @@ async fn run(
     generation: Arc<Generation>,
     sockets: Vec<StdListener>,
     mut commands: mpsc::UnboundedReceiver<Command>,
-    open: Open,
+    (open, clients): (Open, Sockets),
 ) {
-    let site = Site::new(Served::start(generation, info.clone()), info.id);
+    let site = Site::new(Served::start(generation, info.clone()), info.id, clients);
     let mut state = State {
         site: site.clone(),
         open,

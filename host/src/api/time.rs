@@ -27,8 +27,6 @@ impl Host for HostState {
 
     fn local_offset(&mut self) -> wasmtime::Result<i32> {
         enter!(self, "time.local-offset");
-        Ok(jiff::tz::TimeZone::system()
-            .to_offset(jiff::Timestamp::now())
-            .seconds())
+        Ok(time_cache::local_offset(time_cache::now_ms() / 1000))
     }
 }

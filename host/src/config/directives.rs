@@ -98,6 +98,12 @@ static SERVER: Table = Table {
         )
         .default("false"),
         Directive::new(
+            "compile_cache",
+            Kind::Either(&[Kind::Text, Kind::Table(&COMPILE_CACHE)]),
+            "Compiled components on disk, so that a restart compiles nothing: a folder, \"off\", or a table.",
+        )
+        .default("{}"),
+        Directive::new(
             "pid",
             Kind::Text,
             "The file that holds the server's process number, locked while it runs; \"off\" is none. \
@@ -241,6 +247,28 @@ static LISTEN: Table = Table {
         )
         .default("511"),
         Directive::later("tls", "The `[tls.NAME]` of this address."),
+    ],
+};
+
+static COMPILE_CACHE: Table = Table {
+    title: "compile_cache",
+    doc: "Compiled components on disk.",
+    directives: &[
+        Directive::new(
+            "path",
+            Kind::Text,
+            "A folder that nobody else can write to; \"off\" is none. When the key is absent: \
+             `PHASOR_CACHE`, else `phasor` in the user's cache folder.",
+        ),
+        Directive::new(
+            "size",
+            Kind::Size {
+                min: 1 << 20,
+                max: u64::MAX,
+            },
+            "Its bytes; what was not used for longest goes first.",
+        )
+        .default("\"512m\""),
     ],
 };
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::value::{Cidr, HostPattern, PathPattern, Template};
+use crate::observe::error_log::Level;
 
 mod cache;
 mod http_client;
@@ -141,6 +142,8 @@ pub struct Server {
     pub plugins: Vec<PluginIndex>,
     /// Reload when the file, a component or a Lua file changes.
     pub watch: bool,
+    /// Compiled code on disk.
+    pub compile_cache: CompileCache,
     /// Where the pid file lies.
     pub pid: PidPlace,
     /// The longest request body in bytes; `u64::MAX` when it has no limit.
@@ -188,6 +191,15 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Waiting connections that the kernel keeps.
     pub backlog: u32,
+}
+
+/// `compile_cache`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompileCache {
+    /// Its folder; `None` is the usual one.
+    pub path: Option<PathBuf>,
+    /// Its bytes; 0 is no cache.
+    pub size: u64,
 }
 
 /// `pid`: the file that holds the server's number.
@@ -239,7 +251,7 @@ pub struct ErrorLog {
     /// Where it goes.
     pub target: LogTarget,
     /// The least severe level that is written.
-    pub level: LogLevel,
+    pub level: Level,
     /// What a line looks like.
     pub format: ErrorLogFormat,
 }
@@ -251,60 +263,6 @@ pub enum ErrorLogFormat {
     Text,
     /// One JSON object per line.
     Json,
-}
-
-/// nginx's levels, the most severe first; the discriminant is `ngx.EMERG` and so on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum LogLevel {
-    /// The server cannot go on.
-    Emerg = 1,
-    /// Must be seen to at once.
-    Alert = 2,
-    /// Critical.
-    Crit = 3,
-    /// A request failed.
-    Error = 4,
-    /// Recovered.
-    Warn = 5,
-    /// Normal, but worth knowing.
-    Notice = 6,
-    /// Start, reload, drain.
-    Info = 7,
-    /// The rest.
-    Debug = 8,
-}
-
-impl LogLevel {
-    /// All levels with their names, the most severe first.
-    pub const NAMES: [(Self, &'static str); 8] = [
-        (Self::Emerg, "emerg"),
-        (Self::Alert, "alert"),
-        (Self::Crit, "crit"),
-        (Self::Error, "error"),
-        (Self::Warn, "warn"),
-        (Self::Notice, "notice"),
-        (Self::Info, "info"),
-        (Self::Debug, "debug"),
-    ];
-
-    /// The level of a name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES
-            .iter()
-            .find(|(_, known)| *known == name)
-            .map(|(level, _)| *level)
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES
-            .iter()
-            .find(|(level, _)| *level == self)
-            .map_or("", |(_, name)| *name)
-    }
 }
 
 /// `[shared.NAME]`.

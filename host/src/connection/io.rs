@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::sockets::Noted;
 use super::{Control, Doing, Order, Site};
 
 /// Sweeps that a client which closed its half may wait for an answer.
@@ -24,6 +25,8 @@ const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nServer: phasor\r\nCon
 /// may close its half and still wait. The sweep lets the end through when that takes long, as nginx
 /// takes such a client for gone (499).
 struct Held {
+    /// Stands before the socket, because fields are dropped in their order.
+    _noted: Noted,
     stream: TcpStream,
     /// What has been read already and comes first.
     before: Bytes,
@@ -86,6 +89,7 @@ pub(super) struct Io {
 impl Io {
     pub(super) fn new(stream: TcpStream, control: Rc<Control>, site: Rc<Site>) -> Self {
         let held = Held {
+            _noted: site.sockets.note(&stream),
             stream,
             before: Bytes::new(),
             control: control.clone(),

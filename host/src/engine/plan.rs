@@ -116,6 +116,23 @@ pub enum Run {
     Nothing,
 }
 
+impl Run {
+    /// Whose handler it is, when a plugin runs.
+    #[must_use]
+    pub fn plugin(&self) -> Option<PluginIndex> {
+        match self {
+            Self::SetCall { plugin, .. }
+            | Self::Call { plugin }
+            | Self::Segment(Segment { plugin, .. }) => Some(*plugin),
+            Self::Set { .. }
+            | Self::Respond(_)
+            | Self::Files(_)
+            | Self::Proxy(_)
+            | Self::Nothing => None,
+        }
+    }
+}
+
 /// Neighbouring steps of one language runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {

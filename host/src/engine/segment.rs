@@ -31,7 +31,11 @@ impl Engine {
             Outcome::Finish { verdict: 0, .. } => Ok(Some(Verdict::Next)),
             Outcome::Finish { verdict: 1, .. } => Ok(Some(Verdict::Done)),
             Outcome::Finish { code, .. } => Ok(Some(Verdict::Exit(code))),
-            Outcome::Respond { .. } => {
+            Outcome::Respond { filtered } => {
+                if segment.fused && self.plan.filters() && !filtered {
+                    // What a filter would take out must not leave because a runtime forgot it.
+                    return Err(self.unexpected(Outcome::Respond { filtered }));
+                }
                 self.publish(!segment.fused).await;
                 self.behind_answer(reactor).await?;
                 Ok(None)

@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::Exchange;
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
 use crate::time_cache;
 
 /// Whether a variable is made of the answer's headers.
@@ -359,26 +362,18 @@ fn remote_user(x: &Exchange) -> Option<String> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    let decoded = base64_decode(encoded.trim().as_bytes())?;
+    let decoded = BASIC.decode(encoded.trim()).ok()?;
     let user = decoded.split(|b| *b == b':').next()?;
     String::from_utf8(user.to_vec()).ok()
 }
 
-fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut bits, mut count) = (0u32, 0);
-    for byte in text.iter().filter(|b| **b != b'=') {
-        let digit = ALPHABET.iter().position(|a| a == byte)?;
-        bits = (bits << 6) | u32::try_from(digit).ok()?;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push(u8::try_from((bits >> count) & 0xff).ok()?);
-        }
-    }
-    Some(out)
-}
+/// Clients leave out padding, and nginx takes it so.
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// Sets a variable of the route, or `args`.
 ///

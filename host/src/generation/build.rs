@@ -232,8 +232,8 @@ impl Builder {
             image::rehearse(&loaded, info.clone(), memory).await?;
         } else if reactor || loaded.phases.contains(Phase::Init) {
             let (bytes, bundled) = (&part.bytes, part.bundled);
-            let image =
-                image::snapshot(&self.runtime, bytes, info.clone(), memory, bundled).await?;
+            let most = (memory, plugin.limits.watchdog);
+            let image = image::snapshot(&self.runtime, bytes, info.clone(), most, bundled).await?;
             loaded = Loaded::new(&self.runtime, &image, bundled)?;
         }
         if let Some(threads) = OtherThreads::of(&loaded, &info, &plugin.limits) {

@@ -7,18 +7,21 @@
 //! call; the result is compiled like any other, and found in the cache when `init` did the same again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use wasmtime::Store;
 use wasmtime::component::{Component, Instance};
+use wasmtime::{Store, Trap};
 use wasmtime_wizer::{WasmtimeWizerComponent, Wizer};
 
 use super::component::{Loaded, check_magic};
+use super::limits;
 use super::runtime::{Kind, Runtime};
 use crate::api::{HostState, PluginInfo, WorkerInfo};
 use crate::phase::Phase;
 
-/// Runs `init` (or a language runtime's `prepare`) and gives the component that starts from there.
+/// Runs `init` (or a language runtime's `prepare`), with so much memory and for so long at most, and
+/// gives the component that starts from there.
 ///
 /// # Errors
 /// What `init` says, or that it trapped.
@@ -26,7 +29,7 @@ pub async fn snapshot(
     runtime: &Runtime,
     bytes: &[u8],
     plugin: Arc<PluginInfo>,
-    memory: usize,
+    (memory, most): (usize, Duration),
     bundled: bool,
 ) -> anyhow::Result<Vec<u8>> {
     check_magic(bytes)?;
@@ -50,7 +53,7 @@ pub async fn snapshot(
     );
     store.limiter(|state| &mut state.memory);
     if kind == Kind::Ordinary {
-        store.set_epoch_deadline(u64::MAX / 2);
+        store.set_epoch_deadline(limits::ticks(most));
     }
     let pre = runtime.linker(kind).instantiate_pre(&component)?;
     let instance = pre
@@ -58,7 +61,15 @@ pub async fn snapshot(
         .await
         .map_err(anyhow::Error::from)
         .context("instantiate the component for its init phase")?;
-    init(&mut store, &component, &instance).await?;
+    init(&mut store, &component, &instance)
+        .await
+        .map_err(|error| match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => {
+                error.context(format!("it has run for {most:?} (limits.watchdog)"))
+            }
+            _ => error,
+        })
+        .context("phase init")?;
     let mut state = WasmtimeWizerComponent {
         store: &mut store,
         instance,
@@ -85,11 +96,13 @@ async fn init(
             continue;
         };
         let call = instance.get_typed_func::<(), (Result<(), String>,)>(&mut *store, &index)?;
-        let (result,) = call
-            .call_async(&mut *store, ())
-            .await
-            .map_err(|e| anyhow!("{e:?}"))
-            .context("phase init")?;
+        let (result,) =
+            call.call_async(&mut *store, ())
+                .await
+                .map_err(|e| match e.downcast_ref::<Trap>() {
+                    Some(Trap::Interrupt) => anyhow::Error::new(Trap::Interrupt),
+                    _ => anyhow!("{e:?}"),
+                })?;
         result.map_err(|text| anyhow!(text))?;
     }
     Ok(())

@@ -95,7 +95,8 @@ impl Pump {
         }
         store.data_mut().reactor = Some(self.reactor.get());
         let start = |e: wasmtime::Error| CallError::Start(format!("{e:?}"));
-        let instance = loaded.instantiate(&mut store).await.map_err(start)?;
+        let made = Box::pin(loaded.instantiate(&mut store));
+        let instance = Watched::new(made, hung.clone()).await.map_err(start)?;
         store.data_mut().phase = Phase::Timer;
         let Some((_, run)) = &loaded.pump else {
             return Err(CallError::Start("no `pump`".to_owned()));

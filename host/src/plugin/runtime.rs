@@ -1,17 +1,16 @@
-//! The engines that compile and run components, made once per process, and the cache of compiled code.
+//! The engines that compile and run components, made once per process.
 //!
 //! There are two: ordinary components are interrupted by epochs; the bundled Lua runtime polices
 //! itself and is compiled without epoch checks, which would cost it a fifth of its speed
 //! (`docs/adr/006-no-epochs-for-lua.md`).
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::code_cache::CodeCache;
 use super::{limits, watchdog};
 use crate::api::{self, HostState};
 
@@ -35,7 +34,7 @@ pub struct Runtime {
     reactor: Engine,
     ordinary_linker: Linker<HostState>,
     reactor_linker: Linker<HostState>,
-    cache: Option<PathBuf>,
+    cache: Option<CodeCache>,
 }
 
 /// For which of the two engines.
@@ -87,7 +86,7 @@ impl Runtime {
     ///
     /// # Errors
     /// When the machine cannot run compiled Wasm, or reserves no address space for it.
-    pub fn new(cache: Option<PathBuf>) -> anyhow::Result<Arc<Self>> {
+    pub fn new(cache: Option<CodeCache>) -> anyhow::Result<Arc<Self>> {
         let (ordinary, reactor) = (engine(Kind::Ordinary)?, engine(Kind::Reactor)?);
         let runtime = Self {
             ordinary_linker: linker(&ordinary)?,
@@ -124,19 +123,20 @@ impl Runtime {
     /// When the bytes are no valid component.
     pub fn compile(&self, kind: Kind, bytes: &[u8]) -> wasmtime::Result<Component> {
         let engine = self.engine(kind);
-        let Some(file) = self.cache_file(engine, bytes) else {
+        let Some(cache) = &self.cache else {
             return Component::new(engine, bytes);
         };
-        if let Some(component) = load(engine, &file) {
+        let file = cache.file(engine, bytes);
+        if let Some(component) = cache.load(engine, &file) {
             return Ok(component);
         }
         // Who starts at the same time waits for this and finds it done.
-        let _alone = alone(&file);
-        if let Some(component) = load(engine, &file) {
+        let _alone = cache.alone();
+        if let Some(component) = cache.load(engine, &file) {
             return Ok(component);
         }
         let code = engine.precompile_component(bytes)?;
-        if let Err(error) = store(&file, &code) {
+        if let Err(error) = cache.store(&file, &code) {
             let message = format!("compiled code is not kept: {}: {error}", file.display());
             crate::observe::error_log::write(
                 crate::observe::error_log::Level::Warn,
@@ -145,92 +145,11 @@ impl Runtime {
             );
             return Component::new(engine, bytes);
         }
-        match load(engine, &file) {
+        match cache.load(engine, &file) {
             Some(component) => Ok(component),
             None => Component::new(engine, bytes),
         }
     }
-
-    /// Named by what goes in: the component, and everything about the engine that changes the code.
-    fn cache_file(&self, engine: &Engine, bytes: &[u8]) -> Option<PathBuf> {
-        use std::hash::{Hash, Hasher};
-        let folder = self.cache.as_ref()?;
-        #[expect(
-            deprecated,
-            reason = "SipHash with fixed keys: the same name in every process"
-        )]
-        let mut compatibility = std::hash::SipHasher::new();
-        engine
-            .precompile_compatibility_hash()
-            .hash(&mut compatibility);
-        let digest = Sha256::digest(bytes);
-        let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
-        Some(folder.join(format!("{hex}-{:016x}.cwasm", compatibility.finish())))
-    }
-}
-
-/// The folder of compiled code: `PHASOR_CACHE`, else below the user's cache folder.
-#[must_use]
-pub fn cache_folder() -> Option<PathBuf> {
-    if let Some(folder) = std::env::var_os("PHASOR_CACHE") {
-        return (!folder.is_empty()).then(|| folder.into());
-    }
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(folder) if !folder.is_empty() => PathBuf::from(folder),
-        _ => PathBuf::from(std::env::var_os("HOME")?).join(".cache"),
-    };
-    Some(base.join("phasor"))
-}
-
-fn make_folder(file: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    match file.parent() {
-        Some(folder) => std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder),
-        None => Ok(()),
-    }
-}
-
-/// A lock on what is being compiled; none where there can be none, which only costs time.
-fn alone(file: &std::path::Path) -> Option<std::fs::File> {
-    make_folder(file).ok()?;
-    // One file for all, so that none is left behind for each.
-    let lock = std::fs::File::create(file.with_file_name("compiling.lock")).ok()?;
-    lock.lock().ok()?;
-    Some(lock)
-}
-
-/// Writes under another name first: a reader never sees half a file.
-fn store(file: &std::path::Path, code: &[u8]) -> std::io::Result<()> {
-    make_folder(file)?;
-    let partial = file.with_extension(format!("{}.partial", std::process::id()));
-    std::fs::write(&partial, code)?;
-    std::fs::rename(&partial, file)
-}
-
-/// Only a file of this user, in a folder that nobody else can write to, is believed.
-fn trusted(file: &std::path::Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let own = rustix::process::geteuid().as_raw();
-    let ours = |path: &std::path::Path| {
-        std::fs::symlink_metadata(path).is_ok_and(|m| m.uid() == own && m.mode() & 0o022 == 0)
-    };
-    ours(file) && file.parent().is_some_and(ours)
-}
-
-#[expect(
-    unsafe_code,
-    reason = "wasmtime cannot check that a file of compiled code is its own work"
-)]
-fn load(engine: &Engine, file: &std::path::Path) -> Option<Component> {
-    if !trusted(file) {
-        return None;
-    }
-    // SAFETY: the file lies in a folder that only this user can write to and was written by
-    // `store` from the engine's own output; its name has the hash of everything that went in.
-    unsafe { Component::deserialize_file(engine, file) }.ok()
 }
 
 fn start_ticker(engine: &Engine) -> std::io::Result<()> {

@@ -3,24 +3,29 @@
 
 use crate::exchange::{Exchange, HeadChange};
 
-pub(super) const CANCEL: u8 = 3;
-pub(super) const LOG: u8 = 4;
-pub(super) const RELEASE: u8 = 5;
-pub(super) const DRAINED: u8 = 7;
-pub(super) const STOP: u8 = 9;
-pub(super) const LEFT: u8 = 10;
+/// Kinds of records that the host sends.
+pub(super) mod to_guest {
+    pub(in crate::reactor) const RUN: u8 = 1;
+    pub(in crate::reactor) const READY: u8 = 2;
+    pub(in crate::reactor) const CANCEL: u8 = 3;
+    pub(in crate::reactor) const LOG: u8 = 4;
+    pub(in crate::reactor) const RELEASE: u8 = 5;
+    pub(in crate::reactor) const CHUNK: u8 = 6;
+    pub(in crate::reactor) const DRAINED: u8 = 7;
+    pub(in crate::reactor) const CALL: u8 = 8;
+    pub(in crate::reactor) const STOP: u8 = 9;
+    pub(in crate::reactor) const LEFT: u8 = 10;
+}
 
-const RUN: u8 = 1;
-const READY: u8 = 2;
-const CHUNK_IN: u8 = 6;
-const CALL: u8 = 8;
-
-const FINISH: u8 = 1;
-const RESPOND: u8 = 2;
-const CHUNK: u8 = 3;
-pub(super) const END: u8 = 4;
-pub(super) const FAIL: u8 = 5;
-pub(super) const SLEEP: u8 = 6;
+/// Kinds of records that the guest sends.
+pub(super) mod from_guest {
+    pub(in crate::reactor) const FINISH: u8 = 1;
+    pub(in crate::reactor) const RESPOND: u8 = 2;
+    pub(in crate::reactor) const CHUNK: u8 = 3;
+    pub(in crate::reactor) const END: u8 = 4;
+    pub(in crate::reactor) const FAIL: u8 = 5;
+    pub(in crate::reactor) const SLEEP: u8 = 6;
+}
 
 /// The body ends with this piece.
 pub(super) const BODY_ENDS: u8 = 1;
@@ -63,17 +68,17 @@ pub(super) fn bare(out: &mut Vec<u8>, kind: u8, job: u32) {
 }
 
 pub(super) fn ready(out: &mut Vec<u8>, job: u32, token: u32) {
-    bare(out, READY, job);
+    bare(out, to_guest::READY, job);
     out.extend_from_slice(&token.to_le_bytes());
 }
 
 pub(super) fn call(out: &mut Vec<u8>, job: u32, handler: u16) {
-    bare(out, CALL, job);
+    bare(out, to_guest::CALL, job);
     out.extend_from_slice(&handler.to_le_bytes());
 }
 
 pub(super) fn chunk(out: &mut Vec<u8>, job: u32, flags: u8, bytes: &[u8]) {
-    bare(out, CHUNK_IN, job);
+    bare(out, to_guest::CHUNK, job);
     out.push(flags);
     out.extend_from_slice(&length(bytes.len()).to_le_bytes());
     out.extend_from_slice(bytes);
@@ -92,7 +97,7 @@ pub(super) fn run(out: &mut Vec<u8>, job: u32, x: &Exchange, call: Call, new: bo
         + u8::from(x.family.depth != 0) * RunFlags::INNER
         + u8::from(x.request.internal) * RunFlags::INTERNAL;
     let uri = x.request.target.as_str().as_bytes();
-    bare(out, RUN, job);
+    bare(out, to_guest::RUN, job);
     out.push(flags);
     out.extend_from_slice(&call.segment.to_le_bytes());
     out.push(call.from);
@@ -246,22 +251,22 @@ pub(super) enum Done<'a> {
 
 pub(super) fn parse<'a>(kind: u8, reader: &mut Reader<'a>) -> Result<Done<'a>, String> {
     Ok(match kind {
-        FINISH => Done::Finish {
+        from_guest::FINISH => Done::Finish {
             verdict: reader.u8()?,
             code: reader.u16()?,
             head: reader.head()?,
         },
-        RESPOND => Done::Respond {
+        from_guest::RESPOND => Done::Respond {
             flags: reader.u8()?,
             head: reader.head()?,
             body: reader.blob()?,
         },
-        CHUNK => Done::Chunk {
+        from_guest::CHUNK => Done::Chunk {
             flags: reader.u8()?,
             body: reader.blob()?,
         },
-        END => Done::End,
-        FAIL => Done::Fail(reader.text()?),
+        from_guest::END => Done::End,
+        from_guest::FAIL => Done::Fail(reader.text()?),
         _ => return Err(format!("{kind} is no record")),
     })
 }

@@ -237,6 +237,26 @@ fn lua_whose_init_fails() {
 }
 
 #[test]
+fn an_init_that_never_ends() {
+    refused(
+        &with_server(
+            "[plugin.init]\ncomponent = \"{guests}/init.wasm\"\nconfig = { spin = true }\nlimits = { watchdog = \"200ms\" }\n[[route]]\npath = \"/\"\ncontent = \"init\"\n",
+        ),
+        &[
+            r"phasor\.toml:3:",
+            "phase init",
+            r"200ms \(limits\.watchdog\)",
+        ],
+    );
+    refused(
+        &with_server(
+            "[plugin.lua]\nconfig = { init = \"while true do end\" }\n[[route]]\npath = \"/\"\nlua.content = \"ngx.say(1)\"\n",
+        ),
+        &["(?i)cpu|time"],
+    );
+}
+
+#[test]
 fn run_says_the_same() {
     let folder = Folder::new();
     let file = folder.write("phasor.toml", "[[route]]\npath = 7\n");

@@ -148,6 +148,38 @@ fn rust() {
 }
 
 #[test]
+fn the_log_names_the_plugin_that_failed() {
+    let config = r#"
+[server]
+workers = 1
+lua.vm = "first"
+lua.access = "if ngx.var.arg_fail then error('on purpose') end"
+
+[plugin.first]
+component = "bundled:lua"
+
+[plugin.second]
+component = "bundled:lua"
+
+[[route]]
+path = "/*"
+lua.vm = "second"
+lua.access = "if ngx.var.arg_late then error('later') end"
+respond = { status = 200, body = "served" }
+"#;
+    let server = Server::start(config, &[]);
+    assert_eq!(get(server.port(), "/").text(), "served");
+    // Both have a handler in the phase; the one that runs first fails.
+    let mark = server.mark();
+    assert_eq!(get(server.port(), "/?fail=1").status, 500);
+    server.wait_log(r#"on purpose(?s:.*)plugin: "first", phase: access"#, mark);
+    let mark = server.mark();
+    assert_eq!(get(server.port(), "/?late=1").status, 500);
+    server.wait_log(r#"later(?s:.*)plugin: "second", phase: access"#, mark);
+    server.stop(rustix::process::Signal::QUIT);
+}
+
+#[test]
 fn waiting_lua_requests_outlive_a_fault_of_another() {
     let config = r#"
 [server]

@@ -7,7 +7,7 @@ use regex::Regex;
 use rustix::process::Signal;
 
 use crate::client::{Client, get};
-use crate::harness::Server;
+use crate::harness::{Folder, Server};
 use crate::process::PATIENCE;
 
 fn config(access_log: &str) -> String {
@@ -52,6 +52,56 @@ fn json() {
     let value: serde_json::Value = serde_json::from_str(&line).expect(&line);
     assert_eq!(value["status"].as_u64(), Some(200), "{line}");
     server.stop(Signal::QUIT);
+}
+
+/// Both logs, of a server in a zone: its offset as `+hhmm`, and the lines.
+fn in_zone(zone: &str, offset: &str) {
+    let config = config("{ path = \"-\", format = \"$time_local|$time_iso8601|$msec\" }");
+    let mut server = Server::start_with(Folder::new(), &config, |command| {
+        command.env("TZ", zone);
+    });
+    get(server.port(), "/hello");
+    let (hours, minutes) = offset.split_at(3);
+    let found = line(
+        &mut server,
+        &format!(
+            r"(?m)^\d\d/\w{{3}}/\d{{4}}:\d\d:\d\d:\d\d \{offset}\|\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\{hours}:{minutes}\|\d+"
+        ),
+    );
+    // The clock is that of the zone, too: what `date` says of the same second.
+    let seconds = found.rsplit('|').next().unwrap();
+    let date = |format: &str| {
+        let (code, text, _) = crate::process::run(
+            std::process::Command::new("date")
+                .env("TZ", zone)
+                .env("LC_ALL", "C")
+                .args([&format!("--date=@{seconds}"), format]),
+        );
+        assert_eq!(code, 0);
+        text.trim().to_owned()
+    };
+    let local = date("+%d/%b/%Y:%H:%M:%S %z|%Y-%m-%dT%H:%M:%S%:z");
+    assert_eq!(found, format!("{local}|{seconds}"), "TZ={zone}");
+    // The error log has no zone in its lines, but the same clock.
+    let log = server.log_since(0);
+    assert!(log.starts_with(&date("+%Y/%m/%d ")), "TZ={zone}: {log}");
+    let hour: String = log.chars().skip(11).take(2).collect();
+    let now = date("+%H").parse::<i32>().unwrap();
+    let hour = hour.parse::<i32>().unwrap();
+    // It may have begun in the hour before.
+    assert!(
+        hour == now || (hour + 1) % 24 == now,
+        "TZ={zone}: {hour} is not {now}"
+    );
+    server.stop(Signal::QUIT);
+}
+
+#[test]
+fn times_are_local() {
+    in_zone("UTC", "+0000");
+    // A zone by its rule, west of UTC, with half an hour; and one by its name, without summer time.
+    in_zone("XXX3:30", "-0330");
+    in_zone("Asia/Kathmandu", "+0545");
 }
 
 #[test]

@@ -155,7 +155,7 @@ static LIMITS: Table = Table {
         Directive::new(
             "watchdog",
             TIMEOUT,
-            "How long a Lua plugin or another reactor may hold its worker at a stretch before the worker is replaced.",
+            "How long a Lua plugin or another reactor may hold its worker at a stretch before the worker is replaced; also how long a component's `init` may run.",
         )
         .default("\"10s\""),
         Directive::new(

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use super::super::document::{Fields, Node, Value, nearest};
 use super::super::model::{
-    AccessLog, AccessLogFormat, ErrorLog, ErrorLogFormat, ErrorPage, ErrorTarget, Listen, LogLevel,
-    LogTarget, PidPlace, Server,
+    AccessLog, AccessLogFormat, CompileCache, ErrorLog, ErrorLogFormat, ErrorPage, ErrorTarget,
+    Listen, LogTarget, PidPlace, Server,
 };
 use super::super::value::{Cidr, Template, parse_listen};
 use super::Resolver;
+use crate::observe::error_log::Level;
 
 impl Resolver<'_, '_> {
     pub(super) fn server(&mut self, fields: &Fields) -> Server {
@@ -24,6 +25,7 @@ impl Resolver<'_, '_> {
             workers: workers.and_then(std::num::NonZeroUsize::new),
             plugins: self.plugin_list(fields.list("plugins"), &[]),
             watch: fields.boolean("watch"),
+            compile_cache: self.compile_cache(fields.node("compile_cache")),
             pid: self.pid(fields),
             body_limit: body_limit(fields).unwrap_or(u64::MAX),
             header_limit: fields
@@ -47,6 +49,32 @@ impl Resolver<'_, '_> {
             lua: self.lua_handlers(fields.table("lua")),
             error_page: self.error_page(fields),
         }
+    }
+
+    fn compile_cache(&mut self, node: Option<&Node>) -> CompileCache {
+        // A folder alone says nothing of its size.
+        const SIZE: u64 = 512 << 20;
+        let mut cache = CompileCache {
+            path: None,
+            size: SIZE,
+        };
+        let path = match node.map(|node| (&node.value, &node.span)) {
+            Some((Value::Text(path), span)) => Some((path.as_str(), span)),
+            Some((Value::Table(fields), _)) => {
+                cache.size = fields.size("size").unwrap_or(SIZE);
+                fields.text("path")
+            }
+            _ => None,
+        };
+        match path {
+            Some(("off", _)) => cache.size = 0,
+            Some((path, span)) if self.path(path).is_file() => {
+                self.error(span, format!("`{path}` is a file: name a folder"));
+            }
+            Some((path, _)) => cache.path = Some(self.path(path)),
+            None => {}
+        }
+        cache
     }
 
     fn pid(&mut self, fields: &Fields) -> PidPlace {
@@ -174,7 +202,7 @@ impl Resolver<'_, '_> {
     fn error_log(&mut self, node: Option<&Node>) -> ErrorLog {
         let mut log = ErrorLog {
             target: LogTarget::Standard,
-            level: LogLevel::Notice,
+            level: Level::Notice,
             format: ErrorLogFormat::Text,
         };
         match node.map(|node| (&node.value, &node.span)) {
@@ -185,8 +213,8 @@ impl Resolver<'_, '_> {
                 }
                 let level = fields
                     .text("level")
-                    .and_then(|(name, _)| LogLevel::from_name(name));
-                log.level = level.unwrap_or(LogLevel::Notice);
+                    .and_then(|(name, _)| Level::from_name(name));
+                log.level = level.unwrap_or(Level::Notice);
                 if fields
                     .text("format")
                     .is_some_and(|(format, _)| format == "json")

@@ -1,5 +1,6 @@
 //! Fills a table in `init`, from the plugin's configuration; the content handler shows that every
-//! instance starts with it. `config = { fail = true }` makes the load fail.
+//! instance starts with it. `config = { fail = true }` makes the load fail,
+//! `spin = true` makes it run for ever.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -11,6 +12,8 @@ struct Config {
     #[serde(default)]
     fail: bool,
     #[serde(default)]
+    spin: bool,
+    #[serde(default)]
     names: Vec<String>,
 }
 
@@ -21,6 +24,9 @@ fn fill() -> Result<(), String> {
     let config: Config = config::read().map_err(|error| format!("config: {error}"))?;
     if config.fail {
         return Err("init fails on purpose".to_owned());
+    }
+    while config.spin {
+        std::hint::black_box(config.spin);
     }
     let table = config
         .names
