@@ -7,7 +7,7 @@ SHELL := bash
 CARGO_HOME ?= $(HOME)/.cargo
 export CARGO_TARGET_WASM32_WASIP2_RUSTFLAGS := --remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CURDIR)=/phasor
 
-.PHONY: test tools targets plugins guests lint fmt doc check-docs unit bench bless clean-bench
+.PHONY: test tools targets plugins guests lint fmt doc check-docs unit bench soak bless clean-bench
 
 WASM := wasm32-wasip2
 OUT := target/$(WASM)/guest
@@ -55,6 +55,7 @@ lint: fmt
 	cargo clippy --locked -p phasor-plugin -p phasor-plugin-macros -p phasor-go --all-targets -- -D warnings
 	cargo clippy --locked --profile guest --target $(WASM) -p phasor-lua -p phasor-demo $(addprefix -p ,$(GUEST_PACKAGES)) -- -D warnings
 	cd sdk/go && GOOS=wasip1 GOARCH=wasm go vet -unsafeptr=false ./...
+	$(MAKE) doc
 
 fmt:
 	cargo fmt --all --check
@@ -90,3 +91,9 @@ bench:
 	python3 benches/load/waiting.py --write
 	cargo bench --locked -p phasor --bench micro
 	python3 benches/micro/table.py --write
+
+## Two million requests of all kinds against the release build; fails when memory grows.
+soak:
+	cargo build --locked --release
+	cargo build --locked --profile guest --target $(WASM) -p guest-hello
+	python3 benches/load/soak.py --write

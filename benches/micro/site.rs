@@ -30,7 +30,9 @@ impl Bench {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let guest = wat::parse_str(include_str!("guest.wat")).expect("guest.wat is fine");
+        let file = folder.path().join("phasor.toml");
         std::fs::write(folder.path().join(GUEST), guest).expect("the folder can be written to");
+        let empty = Config::parse("", &file).expect("an empty configuration is fine");
         Self {
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -38,7 +40,7 @@ impl Bench {
                 .expect("a runtime"),
             local: LocalSet::new(),
             folder,
-            builder: server::builder().expect("engines"),
+            builder: server::builder(&empty).expect("engines"),
         }
     }
 
