@@ -97,6 +97,12 @@ pub(crate) mod bindings {
             "phasor:plugin/downstream.end-take": async | trappable,
             "phasor:plugin/cosocket.[static]stream.connect": async | trappable,
             "phasor:plugin/cosocket.[static]stream.end-connect": async | trappable,
+            "phasor:plugin/cosocket.[method]stream.handshake": async | trappable,
+            "phasor:plugin/cosocket.[static]stream.end-handshake": async | trappable,
+            "phasor:plugin/cosocket.[static]datagram.connect": async | trappable,
+            "phasor:plugin/cosocket.[static]datagram.end-connect": async | trappable,
+            "phasor:plugin/cosocket.[method]datagram.receive": async | trappable,
+            "phasor:plugin/cosocket.[static]datagram.end-receive": async | trappable,
             "phasor:plugin/cosocket.[method]stream.send": async | trappable,
             "phasor:plugin/cosocket.[static]stream.end-send": async | trappable,
             "phasor:plugin/cosocket.[method]stream.receive": async | trappable,
@@ -112,6 +118,8 @@ pub(crate) mod bindings {
             "phasor:plugin/lock.guard": crate::lock::Guard,
             "phasor:plugin/redis.subscription": super::redis::Subscription,
             "phasor:plugin/cosocket.stream": crate::cosocket::Stream,
+            "phasor:plugin/cosocket.datagram": crate::cosocket::Datagrams,
+            "phasor:plugin/cosocket.tls-session": crate::cosocket::Session,
         },
     });
 }
@@ -137,6 +145,8 @@ pub struct PluginInfo {
     pub redis: Vec<Arc<crate::config::model::Redis>>,
     /// The pool of connections to HTTP services.
     pub http_client: crate::http_client::Settings,
+    /// What its sockets believe and show, and how many it may keep.
+    pub cosocket: crate::cosocket::Settings,
     /// The folder of the configuration file.
     pub prefix: String,
     /// Where a language runtime finds modules: templates with `?`, separated by `;`.

@@ -14,23 +14,42 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Sleep;
 
+use crate::tls_client::Trust;
+
 mod connect;
+mod datagram;
 mod downstream;
+mod handshake;
 mod options;
 mod pool;
 mod resolve;
 mod transport;
 
 pub use connect::{ConnectOptions, Target, connect};
+pub use datagram::{Datagrams, ReceiveDatagram, open as open_datagrams};
 pub use downstream::Traffic;
+pub use handshake::{Handshake, HandshakeError, Session};
 pub use options::StreamOption;
 use pool::Place;
-pub use pool::{IDLE_TIMEOUT, POOL_SIZE};
+pub use resolve::Bounds as NameBounds;
 use transport::{Scratch, Transport};
 
 /// The most that one `receive` gives: what a guest asks for beyond it takes another call, so that a
 /// host buffer never grows with an answer (nginx: `lua_socket_buffer_size`, 4k or 8k there).
 pub const RECEIVE_MOST: usize = 64 << 10;
+
+/// What a plugin's sockets believe, and how many of them may rest.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Authorities and the certificate of its own.
+    pub trust: Trust,
+    /// Idle connections that a pool keeps when nothing is said.
+    pub pool_size: usize,
+    /// Idle connections of all the plugin's pools in a worker: names of pools come from guests.
+    pub max_idle: usize,
+    /// Of the names that it looks up.
+    pub names: NameBounds,
+}
 
 /// Why a socket call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +67,14 @@ pub enum SocketError {
 }
 
 impl SocketError {
-    /// The system's text in lower case, as nginx writes it.
+    /// The system's text in lower case, as nginx writes it. A peer that ends TLS without saying so
+    /// has closed, as everywhere since OpenSSL's `SSL_OP_IGNORE_UNEXPECTED_EOF`.
     fn system(error: &std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::TimedOut && error.raw_os_error().is_none() {
             return Self::Timeout;
+        }
+        if error.kind() == std::io::ErrorKind::UnexpectedEof {
+            return Self::Closed;
         }
         let text = match error.raw_os_error() {
             Some(code) => {
@@ -90,7 +113,9 @@ struct Socket {
 
 impl Socket {
     fn close(&mut self) {
-        self.transport = None;
+        if let Some(mut transport) = self.transport.take() {
+            transport.say_goodbye();
+        }
         self.place = None;
         for waker in [self.reader.take(), self.writer.take()]
             .into_iter()
@@ -111,9 +136,20 @@ impl std::fmt::Debug for Stream {
     }
 }
 
-/// Closes a stream from the outside, if it still is there: what an exchange keeps of its sockets.
+/// What can be closed from the outside.
+trait Closable: std::marker::Send + Sync {
+    fn close(&self);
+}
+
+impl Closable for Mutex<Socket> {
+    fn close(&self) {
+        self.lock().close();
+    }
+}
+
+/// Closes a socket from the outside, if it still is there: what an exchange keeps of its sockets.
 #[derive(Clone)]
-pub struct Closer(Weak<Mutex<Socket>>);
+pub struct Closer(Weak<dyn Closable>);
 
 impl std::fmt::Debug for Closer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -122,14 +158,18 @@ impl std::fmt::Debug for Closer {
 }
 
 impl Closer {
-    /// Closes the stream.
+    fn new(socket: &Arc<dyn Closable>) -> Self {
+        Self(Arc::downgrade(socket))
+    }
+
+    /// Closes the socket.
     pub fn close(&self) {
         if let Some(socket) = self.0.upgrade() {
-            socket.lock().close();
+            socket.close();
         }
     }
 
-    /// Whether the stream is still there.
+    /// Whether the socket is still there.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.0.strong_count() > 0
@@ -157,7 +197,8 @@ impl Stream {
     /// For who is to close it later.
     #[must_use]
     pub fn closer(&self) -> Closer {
-        Closer(Arc::downgrade(&self.0))
+        let shared: Arc<dyn Closable> = self.0.clone();
+        Closer::new(&shared)
     }
 
     /// Closes it; calls under way end with `Closed`.
@@ -219,11 +260,11 @@ impl Stream {
     }
 
     /// Puts the connection into its pool; `idle` zero is no limit of time, `size` is for a pool that
-    /// is not there yet.
+    /// is not there yet and of which `connect` said nothing.
     ///
     /// # Errors
     /// When it is closed, in use, or not in a state in which another could go on with it.
-    pub fn keep_alive(&self, idle: Duration, size: usize) -> Result<(), SocketError> {
+    pub fn keep_alive(&self, idle: Duration, size: Option<usize>) -> Result<(), SocketError> {
         let mut socket = self.0.lock();
         if socket.reading || socket.writing {
             return Err(SocketError::Busy);
@@ -240,9 +281,7 @@ impl Stream {
         if let (Some(transport), Some(mut place)) = (socket.transport.take(), socket.place.take()) {
             let reused = socket.reused;
             drop(socket);
-            if place.size == 0 {
-                place.size = size;
-            }
+            place.bounds.size = place.bounds.size.or(size);
             pool::give_back(place, transport, reused, idle);
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! `cosocket`: the worker's non-blocking sockets, within what `allow.connect` names.
 
+mod datagram;
+
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -8,9 +10,10 @@ use wasmtime::component::Resource;
 use super::bindings::phasor::plugin::cosocket as wit;
 use super::operation::{Outcome, Work, wrong_kind};
 use super::{HostState, Operation, enter};
-use crate::cosocket::{self, ConnectOptions, SocketError, Stream, StreamOption, Target};
+use crate::cosocket::{self, ConnectOptions, Session, SocketError, Stream, StreamOption, Target};
 use crate::exchange::{self, NO_EXCHANGE};
 use crate::observe::error_log::Level;
+use crate::tls_client::{Identity, Trust};
 
 fn error(error: SocketError) -> wit::SocketError {
     match error {
@@ -30,6 +33,11 @@ fn option(option: wit::StreamOption) -> StreamOption {
         wit::StreamOption::Sndbuf => StreamOption::SendBuffer,
         wit::StreamOption::Rcvbuf => StreamOption::ReceiveBuffer,
     }
+}
+
+/// Zero is nothing said.
+fn said(size: u32) -> Option<usize> {
+    (size > 0).then_some(size as usize)
 }
 
 fn milliseconds(time: u32) -> Duration {
@@ -74,12 +82,16 @@ impl HostState {
         if !self.may_connect(host, port) {
             return Work::Done(Outcome::Connected(Err(SocketError::Refused)));
         }
+        let settings = &self.plugin.cosocket;
         let options = ConnectOptions {
             timeout: milliseconds(options.timeout),
             pool: options.pool,
-            pool_size: options.pool_size as usize,
+            pool_size: said(options.pool_size),
+            usual_size: settings.pool_size,
+            max_idle: settings.max_idle,
             backlog: options.backlog.map(|n| n as usize),
             local: options.local,
+            names: settings.names,
         };
         let connecting = cosocket::connect(&self.plugin.name, Target::new(host, port), options);
         Work::Task(Box::pin(
@@ -100,6 +112,62 @@ impl HostState {
             exchange::try_with(self.exchange, |x| x.adopt(stream.closer()));
         }
         Ok(Ok(self.table.push(stream)?))
+    }
+}
+
+impl HostState {
+    /// A handshake under way, with what the configuration says where the guest says nothing.
+    fn handshaking(
+        &self,
+        stream: &Handle,
+        options: wit::TlsOptions,
+        session: Option<&Resource<Session>>,
+    ) -> wasmtime::Result<Work> {
+        let stream = self.stream(stream)?;
+        let session = session.map(|s| self.table.get(s)).transpose()?;
+        let configured = &self.plugin.cosocket.trust;
+        let given = options.identity.map(|identity| Identity {
+            certificate: identity.certificate.into(),
+            key: identity.key.into(),
+        });
+        let trust = Trust {
+            authorities: match options.authorities {
+                Some(pem) => Some(pem.into()),
+                None => configured.authorities.clone(),
+            },
+            verify: options.verify,
+            check_name: options.server_name.is_some(),
+            identity: given.or_else(|| configured.identity.clone()),
+        };
+        let mut handshake = stream.handshake(
+            options.server_name.as_deref(),
+            &trust,
+            session,
+            milliseconds(options.timeout),
+        );
+        Ok(Work::Task(Box::pin(async move {
+            Outcome::Secured(std::future::poll_fn(|cx| handshake.poll(cx)).await)
+        })))
+    }
+
+    /// A refused certificate says why; of all else the error log has the reason.
+    fn secured(&self, outcome: Outcome, function: &str) -> Answer<()> {
+        let Outcome::Secured(result) = outcome else {
+            return Err(wrong_kind(function));
+        };
+        Ok(result.map_err(|failed| {
+            if let Some(detail) = failed.detail {
+                self.log(Level::Error, &format!("TLS handshake failed: {detail}"));
+            }
+            error(failed.error)
+        }))
+    }
+}
+
+impl wit::HostTlsSession for HostState {
+    fn drop(&mut self, session: Resource<Session>) -> wasmtime::Result<()> {
+        self.table.delete(session)?;
+        Ok(())
     }
 }
 
@@ -147,6 +215,38 @@ impl wit::HostStream for HostState {
         enter!(self, "cosocket.stream");
         let outcome = self.finish(op).await?;
         self.connected(outcome, "cosocket.stream.end-connect")
+    }
+
+    async fn handshake(
+        &mut self,
+        stream: Handle,
+        options: wit::TlsOptions,
+        session: Option<Resource<Session>>,
+    ) -> Answer<()> {
+        let work = self.handshaking(&stream, options, session.as_ref())?;
+        let outcome = Operation::new(work).wait().await;
+        self.secured(outcome, "cosocket.stream.handshake")
+    }
+
+    fn begin_handshake(
+        &mut self,
+        stream: Handle,
+        options: wit::TlsOptions,
+        session: Option<Resource<Session>>,
+    ) -> wasmtime::Result<Resource<Operation>> {
+        let work = self.handshaking(&stream, options, session.as_ref())?;
+        self.begin(work)
+    }
+
+    async fn end_handshake(&mut self, op: Resource<Operation>) -> Answer<()> {
+        enter!(self, "cosocket.stream");
+        let outcome = self.finish(op).await?;
+        self.secured(outcome, "cosocket.stream.end-handshake")
+    }
+
+    fn session(&mut self, stream: Handle) -> wasmtime::Result<Option<Resource<Session>>> {
+        let session = self.stream(&stream)?.session();
+        Ok(session.map(|s| self.table.push(s)).transpose()?)
     }
 
     async fn send(&mut self, stream: Handle, bytes: Vec<u8>, timeout: u32) -> Answer<()> {
@@ -215,7 +315,7 @@ impl wit::HostStream for HostState {
     fn keep_alive(&mut self, stream: Handle, idle: u32, size: u32) -> Answer<()> {
         Ok(self
             .stream(&stream)?
-            .keep_alive(milliseconds(idle), size as usize)
+            .keep_alive(milliseconds(idle), said(size))
             .map_err(error))
     }
 

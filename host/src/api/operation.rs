@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use wasmtime::component::Resource;
 
 use super::bindings::phasor::plugin::operation::{Host, HostOperation};
 use super::{HostState, enter};
-use crate::cosocket::{SocketError, Stream};
+use crate::cosocket::{Datagrams, HandshakeError, SocketError, Stream};
 use crate::exchange::body::BodyError;
 use crate::exchange::downstream::Refusal;
 use crate::exchange::{self, ExchangeId};
@@ -84,6 +84,10 @@ pub enum Outcome {
     Changed(Result<bool, crate::shared_dict::DictError>),
     /// The stream, or why there is none.
     Connected(Result<Stream, SocketError>),
+    /// The stream speaks TLS, or why not.
+    Secured(Result<(), HandshakeError>),
+    /// The socket of datagrams, or why there is none.
+    Opened(Result<Datagrams, SocketError>),
     /// What came.
     Received(Result<Vec<u8>, SocketError>),
     /// Of `downstream`: the client's connection, or why it cannot be had.
@@ -102,7 +106,7 @@ impl Work {
     /// Begins what has to be on its way before anybody waits for it.
     fn begin(mut self) -> Self {
         if matches!(self, Self::Task(_)) {
-            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let mut cx = Context::from_waker(Waker::noop());
             let _later = self.poll(&mut cx).is_pending();
         }
         self
@@ -150,10 +154,27 @@ impl Work {
     }
 }
 
-/// A resource of the guest. The lock is there for `Send` only: one thread uses it.
+/// What an operation and who watches it share. The locks are there for `Send` only: one thread uses
+/// them.
+#[derive(Debug)]
+pub struct Begun {
+    work: Mutex<Work>,
+    watcher: Mutex<Option<Waker>>,
+}
+
+/// A resource of the guest.
 #[derive(Debug)]
 pub struct Operation {
-    work: Arc<Mutex<Work>>,
+    begun: Arc<Begun>,
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        // Who watches would wait for a wake-up that never comes, and stay.
+        if let Some(watcher) = self.begun.watcher.lock().take() {
+            watcher.wake();
+        }
+    }
 }
 
 impl Operation {
@@ -161,33 +182,46 @@ impl Operation {
     #[must_use]
     pub fn new(work: Work) -> Self {
         Self {
-            work: Arc::new(Mutex::new(work.begin())),
+            begun: Arc::new(Begun {
+                work: Mutex::new(work.begin()),
+                watcher: Mutex::new(None),
+            }),
         }
     }
 
     /// A share that does not keep the operation alive: dropping the resource cancels it.
     #[must_use]
-    pub fn share(&self) -> Weak<Mutex<Work>> {
-        Arc::downgrade(&self.work)
+    pub fn share(&self) -> Weak<Begun> {
+        Arc::downgrade(&self.begun)
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.work.lock().poll(cx)
+        self.begun.work.lock().poll(cx)
     }
 
     /// Waits for its end and takes the outcome.
     pub async fn wait(&self) -> Outcome {
         std::future::poll_fn(|cx| self.poll(cx)).await;
-        self.work.lock().take()
+        self.begun.work.lock().take()
     }
 }
 
 /// Calls `ready` when the operation is; does nothing if it is dropped before.
-pub fn watch(work: Weak<Mutex<Work>>, ready: impl FnOnce() + 'static) {
+pub fn watch(begun: Weak<Begun>, ready: impl FnOnce() + 'static) {
     tokio::task::spawn_local(async move {
-        let over = std::future::poll_fn(|cx| match work.upgrade() {
-            Some(work) => work.lock().poll(cx).map(|_| true),
-            None => Poll::Ready(false),
+        let over = std::future::poll_fn(|cx| {
+            let Some(begun) = begun.upgrade() else {
+                return Poll::Ready(false);
+            };
+            let over = begun.work.lock().poll(cx).map(|()| true);
+            if over.is_pending() {
+                let mut watcher = begun.watcher.lock();
+                match watcher.as_mut() {
+                    Some(known) => known.clone_from(cx.waker()),
+                    None => *watcher = Some(cx.waker().clone()),
+                }
+            }
+            over
         })
         .await;
         if over {
@@ -217,7 +251,7 @@ pub(super) fn wrong_kind(function: &str) -> wasmtime::Error {
 impl HostOperation for HostState {
     fn ready(&mut self, op: Resource<Operation>) -> wasmtime::Result<bool> {
         enter!(self, "operation.operation.ready");
-        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         Ok(self.table.get(&op)?.poll(&mut cx).is_ready())
     }
 
@@ -254,5 +288,30 @@ impl Host for HostState {
             }
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use tokio::task::{LocalSet, yield_now};
+
+    use super::{Operation, Work, watch};
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_dropped_operation_takes_who_watches_it_along() {
+        let body = async {
+            let mark = Rc::new(());
+            let held = mark.clone();
+            let operation = Operation::new(Work::Task(Box::pin(std::future::pending())));
+            watch(operation.share(), move || drop(held));
+            yield_now().await;
+            assert_eq!(Rc::strong_count(&mark), 2);
+            drop(operation);
+            yield_now().await;
+            assert_eq!(Rc::strong_count(&mark), 1);
+        };
+        LocalSet::new().run_until(body).await;
     }
 }

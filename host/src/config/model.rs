@@ -24,8 +24,8 @@ pub use lock::Lock;
 pub use redis::{Redis, RedisAddress, RedisKind, RedisRule, RedisUrl};
 
 pub use plugin::{
-    Allow, Component, FileGrant, Grant, InnerTarget, Isolation, Limits, LuaHandler, LuaSource,
-    Plugin,
+    Allow, Component, Cosocket, FileGrant, Grant, InnerTarget, Isolation, Limits, LuaHandler,
+    LuaSource, Plugin, SocketRule,
 };
 
 /// A plugin's place in [`Config::plugins`].

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::directives::ROOT;
 use super::document::{Value, parse as parse_document};
 use super::model::{
-    AccessLogFormat, Component, Content, ErrorTarget, Grant, Isolation, Limits, LogTarget, SetValue,
+    AccessLogFormat, Component, Content, Cosocket, ErrorTarget, Grant, Isolation, Limits,
+    LogTarget, SetValue,
 };
 use super::value::{
     Cidr, HostPattern, HostPort, Origin, Part, PathPattern, Template, parse_size, parse_time,
@@ -272,6 +273,8 @@ fn an_empty_file_is_all_defaults() {
     );
     let limits = parse("[plugin.lua]").plugins[0].limits.clone();
     assert_eq!(limits, Limits::default());
+    let sockets = parse("[plugin.lua.cosocket]").plugins[0].cosocket.clone();
+    assert_eq!(sockets, Cosocket::default());
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::net::{TcpSocket, UnixStream};
 
-use super::pool::{self, Claim, Grant, Key, Place};
-use super::transport::Transport;
+use super::pool::{self, Bounds, Claim, Grant, Key, Place};
+use super::transport::{Plain, Transport};
 use super::{SocketError, Stream, resolve};
 
 /// Where to.
@@ -55,12 +55,18 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// The pool's name; `None` is the target's.
     pub pool: Option<String>,
-    /// Connections that a new pool keeps; 0 is the default.
-    pub pool_size: usize,
+    /// Connections that a new pool keeps.
+    pub pool_size: Option<usize>,
+    /// The same when nothing is said.
+    pub usual_size: usize,
+    /// Idle connections of all pools of the owner.
+    pub max_idle: usize,
     /// Bounds the pool's connections, and how many may wait for one.
     pub backlog: Option<usize>,
     /// The local address.
     pub local: Option<String>,
+    /// Of the names that are looked up.
+    pub names: resolve::Bounds,
 }
 
 /// Connects, or takes a connection out of the pool. `owner` is the plugin: pools are its own, or a
@@ -82,7 +88,12 @@ pub fn connect(
 }
 
 async fn obtain(key: Key, target: Target, options: ConnectOptions) -> Result<Stream, SocketError> {
-    let lease = match pool::claim(&key, options.pool_size, options.backlog)? {
+    let bounds = Bounds {
+        size: options.pool_size,
+        usual: options.usual_size,
+        most: options.max_idle,
+    };
+    let lease = match pool::claim(&key, bounds, options.backlog)? {
         Claim::Idle(idle) => return Ok(idle.into_stream(key)),
         Claim::Dial(lease) => lease,
         Claim::Wait(granted) => match granted.await {
@@ -91,27 +102,27 @@ async fn obtain(key: Key, target: Target, options: ConnectOptions) -> Result<Str
             Err(_) => return Err(SocketError::Closed),
         },
     };
-    let place = Place {
-        key,
-        size: options.pool_size,
-        lease,
-    };
-    let transport = dial(target, options.local).await?;
+    let place = Place { key, bounds, lease };
+    let transport = dial(target, options.local, options.names).await?;
     Ok(Stream::new(transport, place, 0))
 }
 
-async fn dial(target: Target, local: Option<String>) -> Result<Transport, SocketError> {
+async fn dial(
+    target: Target,
+    local: Option<String>,
+    names: resolve::Bounds,
+) -> Result<Transport, SocketError> {
     match target {
         Target::Unix(path) => UnixStream::connect(path)
             .await
-            .map(Transport::Unix)
+            .map(|stream| Transport::Plain(Plain::Unix(stream)))
             .map_err(|error| SocketError::system(&error)),
         Target::Tcp { host, port } => {
             let local = local.as_deref().map(local_address).transpose()?;
             let mut last = SocketError::other("no address");
-            for address in resolve::addresses(&host, port).await? {
+            for address in resolve::addresses(&host, port, names).await? {
                 match to_address(address, local).await {
-                    Ok(stream) => return Ok(Transport::Tcp(stream)),
+                    Ok(stream) => return Ok(Transport::Plain(Plain::Tcp(stream))),
                     Err(error) => last = SocketError::system(&error),
                 }
             }
@@ -120,7 +131,7 @@ async fn dial(target: Target, local: Option<String>) -> Result<Transport, Socket
     }
 }
 
-fn local_address(text: &str) -> Result<SocketAddr, SocketError> {
+pub(super) fn local_address(text: &str) -> Result<SocketAddr, SocketError> {
     text.parse::<SocketAddr>()
         .or_else(|_| {
             text.parse::<IpAddr>()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::SocketError;
-use super::transport::Transport;
+use super::transport::{Plain, Transport};
 
 /// An option of a connected stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +23,15 @@ pub enum StreamOption {
 }
 
 fn socket(transport: &Transport) -> Result<SockRef<'_>, SocketError> {
-    Ok(match transport {
-        Transport::Tcp(stream) => SockRef::from(stream),
-        Transport::Unix(stream) => SockRef::from(stream),
-        Transport::Downstream(client) => SockRef::from(&client.stream),
+    let plain = match transport {
+        Transport::Plain(plain) => plain,
+        Transport::Tls(secured) => secured.stream.get_ref().0,
+        Transport::Downstream(client) => return Ok(SockRef::from(&client.stream)),
         Transport::Reader(_) => return Err(SocketError::other("a body has no options")),
+    };
+    Ok(match plain {
+        Plain::Tcp(stream) => SockRef::from(stream),
+        Plain::Unix(stream) => SockRef::from(stream),
     })
 }
 

@@ -13,12 +13,6 @@ use super::options::FOR_EVER;
 use super::transport::Transport;
 use super::{SocketError, Stream};
 
-/// Idle connections of a pool when nothing is said (nginx: `lua_socket_pool_size`).
-pub const POOL_SIZE: usize = 30;
-/// How long one stays idle when nothing is said (nginx: `lua_socket_keepalive_timeout`).
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Idle connections of all pools of a worker together: names of pools come from guests.
-const IDLE_MOST: usize = 4096;
 /// How often idle connections are looked at: one that its server closed does not stay open longer.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -30,6 +24,11 @@ impl Key {
     pub(super) fn new(owner: &str, name: &str) -> Self {
         Self(Arc::new((owner.to_owned(), name.to_owned())))
     }
+
+    /// The plugin.
+    fn owner(&self) -> &str {
+        &self.0.0
+    }
 }
 
 /// A connection at rest.
@@ -40,17 +39,34 @@ pub(super) struct Idle {
     reused: u32,
     until: Instant,
     /// Of the pool, should it have to be made again.
-    size: usize,
+    bounds: Bounds,
 }
 
 impl Idle {
     pub(super) fn into_stream(self, key: Key) -> Stream {
         let place = Place {
             key,
-            size: self.size,
+            bounds: self.bounds,
             lease: self.lease,
         };
         Stream::new(self.transport, place, self.reused + 1)
+    }
+}
+
+/// How many connections may be idle.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// In a pool that is not there yet, if somebody said so.
+    pub(super) size: Option<usize>,
+    /// If nobody did.
+    pub(super) usual: usize,
+    /// In all of the plugin's.
+    pub(super) most: usize,
+}
+
+impl Bounds {
+    fn size(self) -> usize {
+        self.size.unwrap_or(self.usual)
     }
 }
 
@@ -58,8 +74,7 @@ impl Idle {
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) key: Key,
-    /// For a pool that is not there yet; 0 is the default.
-    pub(super) size: usize,
+    pub(super) bounds: Bounds,
     pub(super) lease: Option<Lease>,
 }
 
@@ -121,8 +136,12 @@ thread_local! {
     static SWEEPING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Asks a pool for a connection. A new pool takes `size` and `backlog`; an old one keeps its own.
-pub(super) fn claim(key: &Key, size: usize, backlog: Option<usize>) -> Result<Claim, SocketError> {
+/// Asks a pool for a connection. A new pool takes its size and `backlog`; an old one keeps its own.
+pub(super) fn claim(
+    key: &Key,
+    bounds: Bounds,
+    backlog: Option<usize>,
+) -> Result<Claim, SocketError> {
     // What is found stale is dropped outside of the borrow: its lease comes back here.
     let mut stale = Vec::new();
     let claim = POOLS.with_borrow_mut(|pools| {
@@ -130,7 +149,7 @@ pub(super) fn claim(key: &Key, size: usize, backlog: Option<usize>) -> Result<Cl
             if backlog.is_none() {
                 return Ok(Claim::Dial(None));
             }
-            pools.insert(key.clone(), new_pool(size, backlog));
+            pools.insert(key.clone(), new_pool(bounds.size(), backlog));
         }
         let Some(pool) = pools.get_mut(key) else {
             return Ok(Claim::Dial(None));
@@ -165,7 +184,7 @@ pub(super) fn claim(key: &Key, size: usize, backlog: Option<usize>) -> Result<Cl
 
 fn new_pool(size: usize, backlog: Option<usize>) -> Pool {
     Pool {
-        size: if size == 0 { POOL_SIZE } else { size },
+        size,
         backlog,
         ..Pool::default()
     }
@@ -174,18 +193,23 @@ fn new_pool(size: usize, backlog: Option<usize>) -> Pool {
 /// Puts a connection at rest, or gives it to who waits for one.
 pub(super) fn give_back(place: Place, transport: Transport, reused: u32, idle: Duration) {
     let idle = if idle.is_zero() { FOR_EVER } else { idle };
-    let Place { key, size, lease } = place;
+    let Place { key, bounds, lease } = place;
     let mut entry = Idle {
         transport,
         lease,
         reused,
         until: Instant::now() + idle,
-        size,
+        bounds,
     };
     let evicted = POOLS.with_borrow_mut(|pools| {
-        let total: usize = pools.values().map(|pool| pool.idle.len()).sum();
-        let pool = pools.entry(key).or_insert_with(|| new_pool(size, None));
-        entry.size = pool.size;
+        let own = pools
+            .iter()
+            .filter(|(other, _)| other.owner() == key.owner());
+        let total: usize = own.map(|(_, pool)| pool.idle.len()).sum();
+        let pool = pools
+            .entry(key)
+            .or_insert_with(|| new_pool(bounds.size(), None));
+        entry.bounds.size = Some(pool.size);
         while let Some(waiter) = pool.next_waiter() {
             match waiter.send(Grant::Idle(entry)) {
                 Ok(()) => return None,
@@ -193,7 +217,7 @@ pub(super) fn give_back(place: Place, transport: Transport, reused: u32, idle: D
                 Err(Grant::Dial(_)) => return None,
             }
         }
-        let full = pool.idle.len() >= pool.size || total >= IDLE_MOST;
+        let full = pool.idle.len() >= pool.size || total >= bounds.most;
         let evicted = full.then(|| pool.idle.pop_front()).flatten();
         if full && evicted.is_none() {
             return Some(entry);

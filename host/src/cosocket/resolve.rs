@@ -1,8 +1,7 @@
 //! Names become addresses: the system's look-up on another thread, and a cache in each worker, so
 //! that a busy handler does not ask for every connection.
 //!
-//! The system's resolver tells no time to live; an answer is good for [`FRESH`], as long as nginx's
-//! resolver keeps one whose name server says little. A failure is not kept.
+//! The system's resolver tells no time to live, so the configuration does. A failure is not kept.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,10 +13,14 @@ use tokio::time::Instant;
 
 use super::SocketError;
 
-/// How long an answer is used again.
-const FRESH: Duration = Duration::from_secs(5);
-/// Names that a worker remembers; beyond them the oldest goes.
-const NAMES: usize = 1024;
+/// How many answers are kept, and how long.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bounds {
+    /// Names that a worker remembers; beyond them the oldest goes.
+    pub most: usize,
+    /// How long an answer is used again.
+    pub fresh: Duration,
+}
 
 #[derive(Clone)]
 struct Answer {
@@ -27,21 +30,24 @@ struct Answer {
 
 thread_local!(static CACHE: RefCell<HashMap<String, Answer>> = RefCell::default());
 
-fn cached(host: &str) -> Option<Rc<[IpAddr]>> {
+fn cached(host: &str, bounds: Bounds) -> Option<Rc<[IpAddr]>> {
     CACHE.with_borrow(|cache| {
         cache
             .get(host)
-            .filter(|answer| answer.since.elapsed() < FRESH)
+            .filter(|answer| answer.since.elapsed() < bounds.fresh)
             .map(|answer| answer.addresses.clone())
     })
 }
 
-fn remember(host: &str, addresses: &[IpAddr]) {
+fn remember(host: &str, addresses: &[IpAddr], bounds: Bounds) {
+    if bounds.most == 0 {
+        return;
+    }
     CACHE.with_borrow_mut(|cache| {
-        if cache.len() >= NAMES {
-            cache.retain(|_, answer| answer.since.elapsed() < FRESH);
+        if cache.len() >= bounds.most {
+            cache.retain(|_, answer| answer.since.elapsed() < bounds.fresh);
         }
-        if cache.len() >= NAMES
+        if cache.len() >= bounds.most
             && let Some(oldest) = cache
                 .iter()
                 .min_by_key(|(_, answer)| answer.since)
@@ -60,7 +66,11 @@ fn remember(host: &str, addresses: &[IpAddr]) {
 }
 
 /// The addresses of a host, in the order in which they are to be tried.
-pub(super) async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, SocketError> {
+pub(super) async fn addresses(
+    host: &str,
+    port: u16,
+    bounds: Bounds,
+) -> Result<Vec<SocketAddr>, SocketError> {
     let bare = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
@@ -74,7 +84,7 @@ pub(super) async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, 
             .map(|address| SocketAddr::new(*address, port))
             .collect()
     };
-    if let Some(addresses) = cached(host) {
+    if let Some(addresses) = cached(host, bounds) {
         return Ok(with_port(&addresses));
     }
     let not_found =
@@ -93,6 +103,6 @@ pub(super) async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, 
     }
     // Most services listen on IPv4 at least; the other family is tried after it.
     found.sort_by_key(IpAddr::is_ipv6);
-    remember(host, &found);
+    remember(host, &found, bounds);
     Ok(with_port(&found))
 }

@@ -10,15 +10,18 @@ use super::program::Program;
 use crate::access_log::{AccessLog, Format};
 use crate::api::PluginInfo;
 use crate::config::model::{
-    AccessLogFormat, Component, Config, LogTarget, Plugin as PluginConfig, Route, SharedDict,
+    AccessLogFormat, Component, Config, Cosocket, LogTarget, Plugin as PluginConfig, Route,
+    SharedDict,
 };
 use crate::config::{Diagnostic, Diagnostics};
+use crate::cosocket;
 use crate::observe::log_file::Target;
 use crate::phase::{Phase, PhaseSet};
 use crate::plugin::elsewhere::OtherThreads;
 use crate::plugin::{Loaded, Plugin, Runtime, WorkerHandlers, image};
 use crate::router::{RouteKey, Router};
 use crate::shared_dict::{Dicts, Registry, Wanted};
+use crate::tls_client::Trust;
 
 /// The components that are part of the server.
 const BUNDLED: &[(&str, &[u8])] = &[
@@ -221,6 +224,7 @@ impl Builder {
                 http2: config.http_client.http2,
                 ca: config.http_client.ca.clone(),
             },
+            cosocket: cosocket_settings(&plugin.cosocket)?,
             prefix: absolute(&config.root),
             module_path: plugin.module_path(),
             elsewhere: std::sync::OnceLock::new(),
@@ -330,6 +334,23 @@ fn of_line(config: &Config, line: usize, message: String) -> Diagnostic {
         source,
         width,
     }
+}
+
+fn cosocket_settings(config: &Cosocket) -> anyhow::Result<cosocket::Settings> {
+    let trust = Trust::load(
+        config.ca.as_deref(),
+        config.certificate.as_deref(),
+        config.key.as_deref(),
+    );
+    Ok(cosocket::Settings {
+        trust: trust.map_err(|e| anyhow::anyhow!("cosocket: {e}"))?,
+        pool_size: config.pool_size,
+        max_idle: config.max_idle,
+        names: cosocket::NameBounds {
+            most: config.names,
+            fresh: config.names_valid,
+        },
+    })
 }
 
 fn of_plugin(config: &Config, plugin: &PluginConfig, error: &anyhow::Error) -> Diagnostic {

@@ -1,6 +1,8 @@
 //! What a language runtime is to run: its handlers and the segments of all plans that name it, as the
 //! JSON document of `docs/reactor.md`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::config::model::{Config, LuaHandler};
@@ -31,6 +33,15 @@ pub(super) struct SegmentHandlers {
 fn number(place: usize) -> anyhow::Result<u16> {
     u16::try_from(place)
         .map_err(|_| anyhow::anyhow!("more than 65,535 handlers or segments in one Lua plugin"))
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The contract's `milliseconds` have 32 bits: fifty days are as good as for ever.
+fn short(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 impl Program {
@@ -108,10 +119,17 @@ impl Program {
             "root": root,
             "seed": seed,
             "limits": {
-                "cpu_ms": u64::try_from(plugin.limits.cpu.as_millis()).unwrap_or(u64::MAX),
-                "deadline_ms": u64::try_from(plugin.limits.deadline.as_millis()).unwrap_or(u64::MAX),
+                "cpu_ms": milliseconds(plugin.limits.cpu),
+                "deadline_ms": milliseconds(plugin.limits.deadline),
                 "memory": plugin.limits.memory(true),
                 "window": WINDOW,
+            },
+            "cosocket": {
+                "connect_ms": short(plugin.cosocket.connect_timeout),
+                "send_ms": short(plugin.cosocket.send_timeout),
+                "read_ms": short(plugin.cosocket.read_timeout),
+                "keepalive_ms": short(plugin.cosocket.keepalive_timeout),
+                "receive": plugin.cosocket.receive_limit,
             },
             "handlers": self.handlers,
             "init": self.init,

@@ -58,6 +58,7 @@ pub const RULES: &[(&str, PhaseSet)] = &[
     ("config.plugin-name", ALL),
     ("context.get", EXCHANGE),
     ("context.set", EXCHANGE),
+    ("cosocket.datagram", WAITING),
     ("cosocket.stream", WAITING),
     ("downstream.begin-take", ANSWER),
     ("downstream.body", ANSWER),

@@ -28,8 +28,9 @@ return function(...)
 end
 "#;
 
-/// A server with one route that runs the script.
-pub(crate) fn server(script: &str, replace: &[(&str, String)]) -> Server {
+/// A server with one route that runs the script, in a folder that may hold `ca.pem`: the authorities
+/// that its sockets believe.
+fn server_in(folder: Folder, script: &str, replace: &[(&str, String)]) -> Server {
     let mut script = script.to_owned();
     for (from, to) in replace {
         script = script.replace(from, to);
@@ -39,6 +40,7 @@ pub(crate) fn server(script: &str, replace: &[(&str, String)]) -> Server {
 workers = 1
 [plugin.lua]
 limits = { cpu = "5s" }
+CA
 [[route]]
 path = "/t"
 lua.content = { file = "t.lua" }
@@ -49,12 +51,23 @@ lua.content = "ngx.req.read_body() ngx.header['X-Two'] = {'a', 'b'} ngx.say(ngx.
 path = "/stream"
 lua.content = "for i = 1, 3 do ngx.print(string.rep(i, 10)) ngx.flush(true) end"
 "#;
-    Server::start(config, &[("lua/show.lua", SHOW), ("t.lua", &script)])
+    let ca = match folder.path().join("ca.pem").exists() {
+        true => "cosocket = { ca = \"ca.pem\" }",
+        false => "",
+    };
+    folder.write("lua/show.lua", SHOW);
+    folder.write("t.lua", &script);
+    Server::start_in(folder, &config.replace("CA\n", &format!("{ca}\n")))
 }
 
 /// Runs a script, whose lines must be these.
 pub(crate) fn check(script: &str, replace: &[(&str, String)], wanted: &str) {
-    let server = server(script, replace);
+    check_in(Folder::new(), script, replace, wanted);
+}
+
+/// The same in a folder that may hold `ca.pem`.
+pub(crate) fn check_in(folder: Folder, script: &str, replace: &[(&str, String)], wanted: &str) {
+    let server = server_in(folder, script, replace);
     let answer = get(server.port(), "/t");
     let text = answer.text();
     assert_eq!(answer.status, 200, "{}", server.log_since(0));
@@ -302,12 +315,11 @@ joe.password = "other"
 show((select(2, mysql:new():connect(joe)):match("^Access denied")))
 "#;
 
-#[test]
-fn mysql() {
+/// A MariaDB that listens on a port and on `db.sock` in the folder; `None` where there is none.
+pub(crate) fn mariadb(folder: &Folder, more: &[String]) -> Option<(Process, u16)> {
     if !have("mariadbd") || !have("mariadb-install-db") {
-        return;
+        return None;
     }
-    let folder = Folder::new();
     let data = folder.path().join("data");
     let user = if rustix::process::geteuid().is_root() {
         "--user=root"
@@ -321,16 +333,27 @@ fn mysql() {
     assert_eq!(code, 0, "{out}{err}");
     let port = free_port();
     let socket = folder.path().join("db.sock");
-    let _mariadb = start(
+    let process = start(
         Command::new("mariadbd")
             .args(["--no-defaults", user, "--bind-address=127.0.0.1"])
             .args(["--skip-log-bin", "--innodb-buffer-pool-size=8M"])
             .arg("--max-allowed-packet=64M")
             .arg(format!("--port={port}"))
             .arg(format!("--socket={}", socket.display()))
-            .arg(format!("--datadir={}", data.display())),
+            .arg(format!("--datadir={}", data.display()))
+            .args(more),
         port,
     );
+    Some((process, port))
+}
+
+#[test]
+fn mysql() {
+    let folder = Folder::new();
+    let Some((_mariadb, port)) = mariadb(&folder, &[]) else {
+        return;
+    };
+    let socket = folder.path().join("db.sock");
     check(
         MYSQL,
         &[

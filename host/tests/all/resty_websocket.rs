@@ -8,8 +8,8 @@ use std::thread;
 use crate::resty::check;
 
 /// The key of RFC 6455, 1.3, and what accepts it.
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 fn bytes(stream: &mut TcpStream, count: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; count];
@@ -52,7 +52,7 @@ fn answer(stream: &mut TcpStream, first: u8, payload: &[u8]) {
 }
 
 /// Answers one client: frames come back, pings as pongs; gives the request's head.
-fn serve(listener: &TcpListener, accept: &str) -> String {
+pub(crate) fn serve(listener: &TcpListener, accept: &str) -> String {
     let (mut stream, _) = listener.accept().unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -5,9 +5,9 @@
 #![expect(unsafe_code, reason = "C functions for Lua")]
 
 use crate::api;
-use crate::bindings::phasor::plugin::cosocket::{
-    ConnectOptions, SocketError, Stream, StreamOption,
-};
+use crate::api_socket_options::{arguments, bad_port, options};
+use crate::api_socket_tls::Given;
+use crate::bindings::phasor::plugin::cosocket::{SocketError, Stream};
 use crate::bindings::phasor::plugin::operation::Operation;
 use crate::ffi::{self, CFunction, State};
 use crate::phase;
@@ -15,8 +15,6 @@ use crate::vm::vm;
 use crate::wait;
 use std::ffi::{CStr, c_int};
 
-/// When nothing is said (nginx: `lua_socket_*_timeout`).
-const TIMEOUT: u32 = 60_000;
 const METATABLE: &CStr = c"phasor.socket";
 const METHODS: &CStr = c"phasor.socket.methods";
 
@@ -34,7 +32,10 @@ pub(crate) enum Wanted {
 /// A socket of Lua.
 pub(crate) struct Socket {
     pub(crate) stream: Option<Stream>,
-    connecting: Option<Operation>,
+    /// For `connect`, of `bind`.
+    pub(crate) local: Option<String>,
+    /// A `connect` or a handshake.
+    pub(crate) connecting: Option<Operation>,
     pub(crate) reading: Option<Operation>,
     pub(crate) writing: Option<Operation>,
     /// What has come and was not taken yet begins at `at`.
@@ -43,20 +44,21 @@ pub(crate) struct Socket {
     pub(crate) wanted: Wanted,
     pub(crate) pattern: Vec<u8>,
     pub(crate) inclusive: bool,
-    connect_timeout: u32,
+    pub(crate) connect_timeout: u32,
     pub(crate) send_timeout: u32,
     pub(crate) read_timeout: u32,
+    pub(crate) tls: Given,
     /// The exchange that made it.
     owner: u64,
     /// It is the client's side of the request, which ends with the request.
     pub(crate) downstream: bool,
-    /// Of the client's side: nothing more comes, nothing more goes.
+    /// One way is over: the peer has closed, or a call has failed. The other may go on.
     pub(crate) read_closed: bool,
     pub(crate) write_closed: bool,
 }
 
 /// Tells exchanges apart; 0 for tasks without one.
-fn owner() -> u64 {
+pub(crate) fn owner() -> u64 {
     vm().current_job().map_or(0, |job| job.serial)
 }
 
@@ -107,11 +109,13 @@ unsafe extern "C-unwind" fn tcp(l: *mut State) -> c_int {
 pub(crate) unsafe fn push(l: *mut State, downstream: Option<Stream>, methods: &CStr) {
     // SAFETY: the memory is written before it gets its metatable.
     unsafe {
+        let usual = vm().program.cosocket;
         ffi::lua_createtable(l, 1, 0);
         let place: *mut Socket = ffi::lua_newuserdata(l, size_of::<Socket>()).cast();
         place.write(Socket {
             downstream: downstream.is_some(),
             stream: downstream,
+            local: None,
             connecting: None,
             reading: None,
             writing: None,
@@ -120,9 +124,10 @@ pub(crate) unsafe fn push(l: *mut State, downstream: Option<Stream>, methods: &C
             wanted: Wanted::Line,
             pattern: Vec::new(),
             inclusive: false,
-            connect_timeout: TIMEOUT,
-            send_timeout: TIMEOUT,
-            read_timeout: TIMEOUT,
+            connect_timeout: usual.connect_ms,
+            send_timeout: usual.send_ms,
+            read_timeout: usual.read_ms,
+            tls: Given::default(),
             owner: owner(),
             read_closed: false,
             write_closed: false,
@@ -153,63 +158,40 @@ impl Socket {
 
     pub(crate) fn close(&mut self) {
         self.stream = None;
+        (self.read_closed, self.write_closed) = (false, false);
         self.buffer = Vec::new();
         self.at = 0;
     }
 }
 
-/// A number of a field of the options table at `index`.
-unsafe fn number_field(l: *mut State, index: c_int, name: &CStr) -> Option<u32> {
-    // SAFETY: a table lies at `index`.
-    unsafe {
-        ffi::lua_getfield(l, index, name.as_ptr());
-        let value = (ffi::lua_isnumber(l, -1) != 0)
-            .then(|| ffi::lua_tointegerx(l, -1, std::ptr::null_mut()));
-        ffi::pop(l, 1);
-        value.and_then(|n| u32::try_from(n).ok())
-    }
-}
-
-unsafe fn options(l: *mut State, index: c_int, timeout: u32) -> ConnectOptions {
-    let mut options = ConnectOptions {
-        timeout,
-        pool: None,
-        pool_size: 0,
-        backlog: None,
-        local: None,
-    };
-    // SAFETY: reads a table's fields.
-    unsafe {
-        if ffi::lua_type(l, index) == ffi::TTABLE {
-            ffi::lua_getfield(l, index, c"pool".as_ptr());
-            options.pool = ffi::to_bytes(l, -1).map(|b| String::from_utf8_lossy(b).into_owned());
-            ffi::pop(l, 1);
-            options.pool_size = number_field(l, index, c"pool_size").unwrap_or(0);
-            options.backlog = number_field(l, index, c"backlog");
-        }
-    }
-    options
-}
-
 unsafe extern "C-unwind" fn connect(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
+        let n = ffi::lua_gettop(l);
+        arguments(
+            l,
+            2..=4,
+            "ngx.socket connect: expecting 2, 3, or 4 arguments (including the object), but seen",
+        );
         let s = socket(l);
         let host = ffi::check_bytes(l, 2);
         if let Some(busy) = s.busy() {
             return ffi::nil_error(l, busy);
         }
         let unix = host.starts_with(b"unix:");
+        if !unix && n < 3 {
+            return ffi::nil_error(l, b"missing the port number");
+        }
         let (port, table) = if unix {
             (0, 3)
         } else {
             (ffi::luaL_checkinteger(l, 3), 4)
         };
         let Ok(port) = u16::try_from(port) else {
-            return ffi::nil_error(l, b"bad port number");
+            return bad_port(l, port);
         };
         s.close();
-        let options = options(l, table, s.connect_timeout);
+        let options = options(l, table, s);
         let host = String::from_utf8_lossy(host).into_owned();
         vm().select();
         let operation = Stream::begin_connect(&host, port, &options);
@@ -241,6 +223,11 @@ unsafe extern "C-unwind" fn connected(l: *mut State) -> c_int {
 unsafe extern "C-unwind" fn close(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
+        arguments(
+            l,
+            1..=1,
+            "expecting 1 argument (including the object) but seen",
+        );
         let s = socket(l);
         if let Some(busy) = s.busy() {
             return ffi::nil_error(l, busy);
@@ -254,12 +241,16 @@ unsafe extern "C-unwind" fn close(l: *mut State) -> c_int {
     1
 }
 
-/// A time in milliseconds; 0 and nil are the default.
-unsafe fn time(l: *mut State, arg: c_int) -> u32 {
+/// A time in milliseconds; 0 and nil are the configuration's.
+pub(crate) unsafe fn time(l: *mut State, arg: c_int, usual: u32) -> u32 {
     // SAFETY: called by Lua.
     let given = unsafe { ffi::opt_integer(l, arg, 0) };
-    if given <= 0 {
-        return TIMEOUT;
+    if given < 0 {
+        // SAFETY: as above.
+        unsafe { ffi::error(l, b"bad timeout value") }
+    }
+    if given == 0 {
+        return usual;
     }
     u32::try_from(given).unwrap_or(u32::MAX)
 }
@@ -267,9 +258,16 @@ unsafe fn time(l: *mut State, arg: c_int) -> u32 {
 pub(crate) unsafe extern "C-unwind" fn settimeout(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
+        arguments(
+            l,
+            2..=2,
+            "ngx.socket settimeout: expecting 2 arguments (including the object) but seen",
+        );
         let s = socket(l);
-        let time = time(l, 2);
-        (s.connect_timeout, s.send_timeout, s.read_timeout) = (time, time, time);
+        let usual = vm().program.cosocket;
+        s.connect_timeout = time(l, 2, usual.connect_ms);
+        s.send_timeout = time(l, 2, usual.send_ms);
+        s.read_timeout = time(l, 2, usual.read_ms);
     }
     0
 }
@@ -277,8 +275,16 @@ pub(crate) unsafe extern "C-unwind" fn settimeout(l: *mut State) -> c_int {
 pub(crate) unsafe extern "C-unwind" fn settimeouts(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
+        arguments(
+            l,
+            4..=4,
+            "ngx.socket settimeout: expecting 4 arguments (including the object) but seen",
+        );
         let s = socket(l);
-        (s.connect_timeout, s.send_timeout, s.read_timeout) = (time(l, 2), time(l, 3), time(l, 4));
+        let usual = vm().program.cosocket;
+        s.connect_timeout = time(l, 2, usual.connect_ms);
+        s.send_timeout = time(l, 3, usual.send_ms);
+        s.read_timeout = time(l, 4, usual.read_ms);
     }
     0
 }
@@ -291,10 +297,17 @@ unsafe extern "C-unwind" fn setkeepalive(l: *mut State) -> c_int {
             return ffi::nil_error(l, busy);
         }
         // 0 is "no limit", nil the default.
-        let idle = u32::try_from(ffi::opt_integer(l, 2, TIMEOUT as isize)).unwrap_or(TIMEOUT);
+        let usual = vm().program.cosocket.keepalive_ms;
+        let idle = match ffi::lua_type(l, 2) {
+            ..=ffi::TNIL => usual,
+            _ => u32::try_from(ffi::luaL_checkinteger(l, 2)).unwrap_or(usual),
+        };
         let size = u32::try_from(ffi::opt_integer(l, 3, 0)).unwrap_or(0);
         if s.at < s.buffer.len() {
             return ffi::nil_error(l, b"unread data in buffer");
+        }
+        if s.read_closed || s.write_closed {
+            return ffi::nil_error(l, b"closed");
         }
         let Some(stream) = s.stream.take() else {
             return ffi::nil_error(l, b"closed");
@@ -321,34 +334,6 @@ unsafe extern "C-unwind" fn getreusedtimes(l: *mut State) -> c_int {
     1
 }
 
-unsafe extern "C-unwind" fn setoption(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        let s = socket(l);
-        let option = match ffi::check_bytes(l, 2) {
-            b"keepalive" => StreamOption::Keepalive,
-            b"reuseaddr" => StreamOption::Reuseaddr,
-            b"tcp-nodelay" => StreamOption::TcpNodelay,
-            b"sndbuf" => StreamOption::Sndbuf,
-            b"rcvbuf" => StreamOption::Rcvbuf,
-            _ => return ffi::nil_error(l, b"unsupported option"),
-        };
-        let value = if ffi::lua_type(l, 3) == ffi::TBOOLEAN {
-            u32::from(ffi::lua_toboolean(l, 3) != 0)
-        } else {
-            u32::try_from(ffi::luaL_checkinteger(l, 3)).unwrap_or(0)
-        };
-        let Some(stream) = &s.stream else {
-            return ffi::nil_error(l, b"closed");
-        };
-        if let Err(e) = stream.set_option(option, value) {
-            return ffi::nil_error(l, &text(e, ""));
-        }
-        ffi::lua_pushnumber(l, 1.0);
-    }
-    1
-}
-
 /// `ngx.socket.connect(host, port)`: makes a socket and connects it.
 const CONNECT: &str = "local tcp = ...
 return function(...)
@@ -360,14 +345,13 @@ end";
 
 /// Makes `ngx.socket`.
 pub(crate) unsafe fn open(l: *mut State) {
-    let methods: [(&CStr, CFunction); 8] = [
+    let methods: [(&CStr, CFunction); 7] = [
         (c"connect", connect),
         (c"close", close),
         (c"settimeout", settimeout),
         (c"settimeouts", settimeouts),
         (c"setkeepalive", setkeepalive),
         (c"getreusedtimes", getreusedtimes),
-        (c"setoption", setoption),
         (c"send", crate::api_socket_io::send),
     ];
     // SAFETY: called while the libraries are opened.
@@ -376,6 +360,8 @@ pub(crate) unsafe fn open(l: *mut State) {
         ffi::register(l, &methods);
         crate::api_socket_io::register(l);
         crate::api_socket_request::open(l);
+        crate::api_socket_options::register(l);
+        crate::api_socket_tls::register(l);
         ffi::lua_pushvalue(l, -1);
         ffi::lua_setfield(l, -2, c"__index".as_ptr());
         ffi::pop(l, 1);
@@ -384,6 +370,7 @@ pub(crate) unsafe fn open(l: *mut State) {
         ffi::lua_pushcclosure(l, tcp, 0);
         crate::lib_scratch::run(l, CONNECT, c"=ngx.socket", 1, 1);
         ffi::lua_setfield(l, -2, c"connect".as_ptr());
+        crate::api_socket_udp::open(l);
         ffi::lua_setfield(l, -2, c"socket".as_ptr());
         ffi::pop(l, 1);
     }

@@ -4,20 +4,20 @@
 #![expect(unsafe_code, reason = "C functions for Lua")]
 
 use crate::api_socket::{Socket, Wanted, socket, text};
+use crate::api_socket_options::arguments;
 use crate::bindings::phasor::plugin::cosocket::{Receiving, Sending, SocketError, Stream};
 use crate::ffi::{self, State};
+use crate::vm::vm;
 use crate::wait;
 use std::ffi::c_int;
 
-/// What one `receive` may gather: an answer without end must not take the VM's memory.
-const GATHER_MOST: usize = 16 << 20;
 /// What is asked of the host at least.
 const READ: usize = 16 << 10;
 /// How deep tables in `send` may be nested.
 const DEPTH: u32 = 64;
 
-/// Appends a value as `send` writes it; false when it cannot be sent.
-unsafe fn flatten(l: *mut State, index: c_int, out: &mut Vec<u8>, depth: u32) -> bool {
+/// Appends a value as `send` writes it; else what is wrong with it.
+unsafe fn flatten(l: *mut State, index: c_int, out: &mut Vec<u8>, depth: u32) -> Result<(), Bad> {
     // SAFETY: a number is converted on a copy.
     unsafe {
         match ffi::lua_type(l, index) {
@@ -25,29 +25,76 @@ unsafe fn flatten(l: *mut State, index: c_int, out: &mut Vec<u8>, depth: u32) ->
                 ffi::lua_pushvalue(l, index);
                 out.extend_from_slice(ffi::to_bytes(l, -1).unwrap_or_default());
                 ffi::pop(l, 1);
-                true
+                Ok(())
             }
             ffi::TNIL => {
                 out.extend_from_slice(b"nil");
-                true
+                Ok(())
             }
             ffi::TBOOLEAN => {
                 let truth = ffi::lua_toboolean(l, index) != 0;
                 out.extend_from_slice(if truth { b"true" } else { b"false" });
-                true
+                Ok(())
             }
             ffi::TTABLE if depth < DEPTH && ffi::lua_checkstack(l, 4) != 0 => {
                 let index = ffi::lua_absindex(l, index);
-                let mut fine = true;
-                for i in 1..=c_int::try_from(ffi::lua_rawlen(l, index)).unwrap_or(c_int::MAX) {
-                    ffi::lua_rawgeti(l, index, i);
-                    fine = fine && flatten(l, -1, out, depth + 1);
-                    ffi::pop(l, 1);
+                let count = c_int::try_from(ffi::lua_rawlen(l, index)).unwrap_or(c_int::MAX);
+                if count == 0 {
+                    // Empty, or with other keys than 1, 2, ….
+                    ffi::lua_pushnil(l);
+                    if ffi::lua_next(l, index) != 0 {
+                        ffi::pop(l, 2);
+                        return Err(Bad::NoArray);
+                    }
                 }
-                fine
+                for i in 1..=count {
+                    ffi::lua_rawgeti(l, index, i);
+                    let result = flatten(l, -1, out, depth + 1);
+                    ffi::pop(l, 1);
+                    result?;
+                }
+                Ok(())
             }
-            _ => false,
+            kind => Err(Bad::Type(kind, depth)),
         }
+    }
+}
+
+/// What cannot be sent.
+enum Bad {
+    NoArray,
+    /// A type, and how deep it was found.
+    Type(c_int, u32),
+}
+
+/// The bytes that argument 2 of `send` means; raises when it means none.
+pub(crate) unsafe fn flatten_argument(l: *mut State) -> Vec<u8> {
+    // SAFETY: called by Lua; nothing with a destructor is alive when it raises.
+    unsafe {
+        let mut bytes = Vec::new();
+        let Err(bad) = flatten(l, 2, &mut bytes, 0) else {
+            return bytes;
+        };
+        drop(bytes);
+        let name = |kind| std::ffi::CStr::from_ptr(ffi::lua_typename(l, kind)).to_bytes();
+        match bad {
+            Bad::NoArray => ffi::push_bytes(l, b"non-array table found"),
+            Bad::Type(kind, depth) => {
+                ffi::push_bytes(
+                    l,
+                    if depth == 0 {
+                        b"string, number, boolean, nil, or array table expected, got "
+                    } else {
+                        b"bad data type "
+                    },
+                );
+                ffi::push_bytes(l, name(kind));
+                ffi::push_bytes(l, if depth == 0 { b"" } else { b" found" });
+                ffi::lua_concat(l, 3);
+            }
+        }
+        ffi::luaL_argerror(l, 2, ffi::lua_tolstring(l, -1, std::ptr::null_mut()));
+        ffi::raise(l)
     }
 }
 
@@ -55,16 +102,15 @@ pub(crate) unsafe extern "C-unwind" fn send(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let s = socket(l);
-        ffi::luaL_checkany(l, 2);
-        let mut bytes = Vec::new();
-        if !flatten(l, 2, &mut bytes, 0) {
-            drop(bytes);
-            ffi::arg_error(
-                l,
-                2,
-                c"string, number, boolean, nil, or array table expected",
-            )
+        arguments(
+            l,
+            2..=2,
+            "expecting 2 arguments (including the object), but got",
+        );
+        if s.writing.is_none() && (s.stream.is_none() || s.write_closed) {
+            return ffi::nil_error(l, b"closed");
         }
+        let bytes = flatten_argument(l);
         if s.writing.is_some() {
             return ffi::nil_error(l, b"socket busy writing");
         }
@@ -122,19 +168,19 @@ unsafe fn send_ended(
 }
 
 impl Socket {
-    /// Nothing more comes. The client's side goes on the other way.
+    /// Nothing more comes; what goes the other way goes on, as in ngx_lua.
     fn end_reading(&mut self) {
-        match self.downstream {
-            true => self.read_closed = true,
-            false => self.close(),
+        self.read_closed = true;
+        if self.write_closed && !self.downstream {
+            self.close();
         }
     }
 
     /// Nothing more goes: what was sent last may be there in part.
     fn end_writing(&mut self) {
-        match self.downstream {
-            true => self.write_closed = true,
-            false => self.close(),
+        self.write_closed = true;
+        if self.read_closed && !self.downstream {
+            self.close();
         }
     }
 
@@ -150,13 +196,13 @@ impl Socket {
         }
     }
 
-    /// False when there is no room for it.
+    /// False when there is no room for it: an answer without end must not take the VM's memory.
     fn append(&mut self, bytes: &[u8]) -> bool {
         if self.at > 0 {
             self.buffer.drain(..self.at);
             self.at = 0;
         }
-        let fits = self.buffer.len() + bytes.len() <= GATHER_MOST
+        let fits = self.buffer.len() + bytes.len() <= vm().program.cosocket.receive
             && self.buffer.try_reserve(bytes.len()).is_ok();
         if fits {
             self.buffer.extend_from_slice(bytes);
@@ -278,7 +324,9 @@ unsafe fn take(
                 if fits {
                     return None;
                 }
-                s.close();
+                s.buffer = Vec::new();
+                s.at = 0;
+                s.end_reading();
                 Some(ffi::nil_error(l, b"too large"))
             }
             Err(e) => Some(failed(l, s, e)),
@@ -309,8 +357,11 @@ unsafe fn failed(l: *mut State, s: &mut Socket, error: SocketError) -> c_int {
         let unread = s.unread().len();
         let open = s.stream.is_some() && !s.read_closed;
         if ended && open && matches!(s.wanted, Wanted::All) {
+            // That this was the end is told to the next call, as in ngx_lua.
             push_unread(l, s, unread, unread);
-            s.end_reading();
+            if s.downstream {
+                s.end_reading();
+            }
             return 1;
         }
         ffi::lua_pushnil(l);
@@ -342,12 +393,17 @@ pub(crate) unsafe extern "C-unwind" fn receive(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let s = socket(l);
+        arguments(
+            l,
+            1..=2,
+            "expecting 1 or 2 arguments (including the object), but got",
+        );
         let wanted = if ffi::lua_type(l, 2) <= ffi::TNIL {
             Wanted::Line
         } else if ffi::lua_isnumber(l, 2) != 0 {
             match usize::try_from(ffi::luaL_checkinteger(l, 2)) {
                 Ok(n) => Wanted::Exactly(n),
-                Err(_) => ffi::arg_error(l, 2, c"bad number argument"),
+                Err(_) => ffi::arg_error(l, 2, c"bad pattern argument"),
             }
         } else {
             match ffi::to_bytes(l, 2) {
@@ -364,6 +420,14 @@ unsafe extern "C-unwind" fn receiveany(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let s = socket(l);
+        arguments(
+            l,
+            2..=2,
+            "expecting 2 arguments (including the object), but got",
+        );
+        if ffi::lua_isnumber(l, 2) == 0 {
+            ffi::arg_error(l, 2, c"bad max argument")
+        }
         match usize::try_from(ffi::luaL_checkinteger(l, 2)) {
             Ok(n) if n > 0 => begin(l, s, Wanted::Any(n)),
             _ => ffi::arg_error(l, 2, c"bad max argument"),
@@ -375,13 +439,29 @@ unsafe extern "C-unwind" fn receiveuntil(l: *mut State) -> c_int {
     // SAFETY: called by Lua; the upvalues are socket, pattern, whether it was reached, inclusive.
     unsafe {
         socket(l);
+        arguments(
+            l,
+            2..=3,
+            "expecting 2 or 3 arguments (including the object), but got",
+        );
+        if ffi::lua_gettop(l) == 3 {
+            ffi::luaL_checktype(l, 3, ffi::TTABLE);
+        }
+        let inclusive = ffi::lua_gettop(l) == 3 && {
+            ffi::lua_getfield(l, 3, c"inclusive".as_ptr());
+            let kind = ffi::lua_type(l, -1);
+            if !matches!(kind, ffi::TNIL | ffi::TBOOLEAN) {
+                ffi::luaL_where(l, 1);
+                ffi::push_bytes(l, b"bad \"inclusive\" option value type: ");
+                ffi::lua_pushstring(l, ffi::lua_typename(l, kind));
+                ffi::lua_concat(l, 3);
+                ffi::raise(l)
+            }
+            ffi::lua_toboolean(l, -1) != 0
+        };
         if ffi::check_bytes(l, 2).is_empty() {
             return ffi::nil_error(l, b"pattern is empty");
         }
-        let inclusive = ffi::lua_type(l, 3) == ffi::TTABLE && {
-            ffi::lua_getfield(l, 3, c"inclusive".as_ptr());
-            ffi::lua_toboolean(l, -1) != 0
-        };
         ffi::lua_pushvalue(l, 1);
         ffi::lua_pushvalue(l, 2);
         ffi::lua_pushboolean(l, 0);

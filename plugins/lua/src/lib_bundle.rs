@@ -10,6 +10,7 @@ macro_rules! module {
 /// Name, file as messages name it, text.
 const MODULES: &[(&str, &str, &str)] = &[
     module!("ffi", "ffi.lua"),
+    module!("ngx.ssl", "ngx/ssl.lua"),
     module!("resty.dns.resolver", "resty/dns/resolver.lua"),
     module!("resty.http", "resty/http.lua"),
     module!("resty.http_body", "resty/http_body.lua"),

@@ -16,6 +16,8 @@ struct Document {
     seed: Option<f64>,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    cosocket: Cosocket,
     handlers: Vec<RawHandler>,
     #[serde(default)]
     init: Vec<u16>,
@@ -102,6 +104,30 @@ impl Default for Limits {
     }
 }
 
+/// What sockets take when a handler says nothing; times in milliseconds.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(default)]
+pub(crate) struct Cosocket {
+    pub(crate) connect_ms: u32,
+    pub(crate) send_ms: u32,
+    pub(crate) read_ms: u32,
+    pub(crate) keepalive_ms: u32,
+    /// The most that one `receive` gathers.
+    pub(crate) receive: usize,
+}
+
+impl Default for Cosocket {
+    fn default() -> Self {
+        Self {
+            connect_ms: 60_000,
+            send_ms: 60_000,
+            read_ms: 60_000,
+            keepalive_ms: 60_000,
+            receive: 16 << 20,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct RawHandler {
     phase: String,
@@ -145,6 +171,7 @@ pub(crate) struct Program {
     pub(crate) root: String,
     pub(crate) seed: u32,
     pub(crate) limits: Limits,
+    pub(crate) cosocket: Cosocket,
     pub(crate) handlers: Vec<Handler>,
     pub(crate) init: Vec<u16>,
     pub(crate) segments: Vec<Segment>,
@@ -181,6 +208,7 @@ impl Program {
             root: d.root,
             seed,
             limits: d.limits,
+            cosocket: d.cosocket,
             handlers,
             init: d.init,
             segments: d.segments,

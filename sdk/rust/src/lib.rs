@@ -41,6 +41,7 @@ pub mod cache;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod context;
+pub mod cosocket;
 pub mod downstream;
 pub mod error_log;
 pub mod exchange;

@@ -40,6 +40,8 @@ static PARKED: Parked = Parked(RefCell::new(Vec::new()));
 pub struct Pending<T> {
     operation: Option<Rc<host::Operation>>,
     end: fn(host::Operation) -> T,
+    /// It was over when it began.
+    value: Option<T>,
 }
 
 impl<T> core::fmt::Debug for Pending<T> {
@@ -53,6 +55,16 @@ impl<T> Pending<T> {
         Self {
             operation: Some(Rc::new(operation)),
             end,
+            value: None,
+        }
+    }
+
+    /// Of a call that was over at once; `end` is never called.
+    pub(crate) fn ready(value: T, end: fn(host::Operation) -> T) -> Self {
+        Self {
+            operation: None,
+            end,
+            value: Some(value),
         }
     }
 
@@ -62,10 +74,28 @@ impl<T> Pending<T> {
     }
 }
 
+/// The call is cancelled now, not when the handler waits the next time.
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        if let Some(operation) = &self.operation {
+            PARKED
+                .0
+                .borrow_mut()
+                .retain(|parked| !Rc::ptr_eq(parked, operation));
+        }
+    }
+}
+
+// Nothing in it is pinned.
+impl<T> Unpin for Pending<T> {}
+
 impl<T> Future for Pending<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<T> {
+        if let Some(value) = self.value.take() {
+            return Poll::Ready(value);
+        }
         let Some(operation) = self.operation.take() else {
             // Polled after its end: there is nothing more to come.
             return Poll::Pending;

@@ -1,6 +1,6 @@
 //! The directives of `[plugin.NAME]` and `[shared.NAME]`.
 
-use super::{GRANT, STRINGS, TIMEOUT};
+use super::{GRANT, STRINGS, TIME, TIMEOUT};
 use crate::config::definition::{Directive, Kind, Table};
 
 pub(super) static SHARED: Table = Table {
@@ -54,6 +54,7 @@ pub(super) static PLUGIN: Table = Table {
         )
         .default("{}"),
         Directive::new("limits", Kind::Table(&LIMITS), "What it may use up.").default("{}"),
+        Directive::new("cosocket", Kind::Table(&COSOCKET), "Its sockets.").default("{}"),
         Directive::new(
             "isolation",
             Kind::Choice(&["pooled", "request"]),
@@ -85,7 +86,8 @@ static ALLOW: Table = Table {
         Directive::new(
             "connect",
             GRANT,
-            "Sockets, as \"HOST:PORT\"; `*` may stand for either.",
+            "Sockets, as \"HOST:PORT\", where `*` may stand for either, \"unix:/path\" or \
+             \"unix:/folder/*\".",
         )
         .default("[]"),
         Directive::new(
@@ -129,6 +131,92 @@ static ALLOW: Table = Table {
         Directive::new("files", STRINGS, "Folders, as \"PATH:ro\" or \"PATH:rw\".").default("[]"),
         Directive::new("env", GRANT, "Environment variables, by name.").default("[]"),
         Directive::later("upstream", "Upstreams, by name."),
+    ],
+};
+
+static COSOCKET: Table = Table {
+    title: "[plugin.NAME] cosocket",
+    doc: "A plugin's sockets: what a call that says nothing takes, and bounds. The names are nginx's, \
+          without `lua_socket_` and `lua_ssl_`; `ca` is its `lua_ssl_trusted_certificate`.",
+    directives: &[
+        Directive::new(
+            "ca",
+            Kind::Text,
+            "A PEM file with the authorities that TLS believes, in place of the public ones.",
+        ),
+        Directive::new(
+            "certificate",
+            Kind::Text,
+            "A PEM file with the certificate for servers that ask for one; with `key`.",
+        ),
+        Directive::new("key", Kind::Text, "A PEM file with its private key."),
+        Directive::new(
+            "connect_timeout",
+            TIMEOUT,
+            "How long a connection or a handshake may take; of a Lua plugin.",
+        )
+        .default("\"60s\""),
+        Directive::new(
+            "send_timeout",
+            TIMEOUT,
+            "The longest pause between two writes; of a Lua plugin.",
+        )
+        .default("\"60s\""),
+        Directive::new(
+            "read_timeout",
+            TIMEOUT,
+            "The longest pause between two reads; of a Lua plugin.",
+        )
+        .default("\"60s\""),
+        Directive::new(
+            "receive_limit",
+            // One read of the host.
+            Kind::Size {
+                min: 64 << 10,
+                max: 1 << 30,
+            },
+            "The most that one `receive` gathers; more is the error \"too large\"; of a Lua plugin.",
+        )
+        .default("\"16m\""),
+        Directive::new(
+            "pool_size",
+            Kind::Integer {
+                min: 1,
+                max: 100_000,
+            },
+            "Idle connections that a pool keeps.",
+        )
+        .default("30"),
+        Directive::new(
+            "keepalive_timeout",
+            TIME,
+            "How long a connection stays idle; \"0s\" is no limit; of a Lua plugin.",
+        )
+        .default("\"60s\""),
+        Directive::new(
+            "max_idle",
+            Kind::Integer {
+                min: 0,
+                max: 1_000_000,
+            },
+            "Idle connections of all its pools, per worker.",
+        )
+        .default("4096"),
+        Directive::new(
+            "names",
+            Kind::Integer {
+                min: 0,
+                max: 1_000_000,
+            },
+            "Names whose addresses a worker remembers.",
+        )
+        .default("1024"),
+        Directive::new(
+            "names_valid",
+            TIME,
+            "How long it does: the system's resolver tells no time to live.",
+        )
+        .default("\"5s\""),
     ],
 };
 

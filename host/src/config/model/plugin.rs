@@ -24,6 +24,8 @@ pub struct Plugin {
     pub allow: Allow,
     /// What it may use up.
     pub limits: Limits,
+    /// Its sockets.
+    pub cosocket: Cosocket,
     /// How instances and requests go together.
     pub isolation: Isolation,
     /// Lua of `config`, in the order of the phases (`init`, `init_worker`, `exit_worker`); only of
@@ -123,11 +125,61 @@ impl Limits {
     }
 }
 
+/// `[plugin.NAME] cosocket`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cosocket {
+    /// Authorities; `None`: the public ones.
+    pub ca: Option<PathBuf>,
+    /// For servers that ask; with its key.
+    pub certificate: Option<PathBuf>,
+    /// There when the certificate is.
+    pub key: Option<PathBuf>,
+    /// How long a connection or a handshake may take.
+    pub connect_timeout: Duration,
+    /// The longest pause between two writes.
+    pub send_timeout: Duration,
+    /// The longest pause between two reads.
+    pub read_timeout: Duration,
+    /// The most that one `receive` of Lua gathers.
+    pub receive_limit: usize,
+    /// Idle connections that a pool keeps.
+    pub pool_size: usize,
+    /// How long a connection stays idle; zero is no limit.
+    pub keepalive_timeout: Duration,
+    /// Idle connections of all its pools, per worker.
+    pub max_idle: usize,
+    /// Names whose addresses a worker remembers.
+    pub names: usize,
+    /// How long it does.
+    pub names_valid: Duration,
+}
+
+impl Default for Cosocket {
+    /// What the directives' defaults say; a test compares the two.
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Self {
+            ca: None,
+            certificate: None,
+            key: None,
+            connect_timeout: minute,
+            send_timeout: minute,
+            read_timeout: minute,
+            receive_limit: 16 << 20,
+            pool_size: 30,
+            keepalive_timeout: minute,
+            max_idle: 4096,
+            names: 1024,
+            names_valid: Duration::from_secs(5),
+        }
+    }
+}
+
 /// What a plugin may do; nothing unless it is named here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allow {
-    /// Hosts and ports for cosockets.
-    pub connect: Grant<HostPort>,
+    /// Hosts and ports, and unix sockets, for cosockets.
+    pub connect: Grant<SocketRule>,
     /// Origins for the HTTP client.
     pub http: Grant<Origin>,
     /// Shared dicts, by name.
@@ -144,6 +196,69 @@ pub struct Allow {
     pub files: Vec<FileGrant>,
     /// Environment variables, by name.
     pub env: Grant<String>,
+}
+
+/// Where sockets may go: a host's port, a unix socket, or all unix sockets below a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketRule {
+    /// A host and a port.
+    Address(HostPort),
+    /// A path, or the beginning of all that are allowed.
+    Unix {
+        /// Absolute.
+        path: String,
+        /// Whether more may follow.
+        prefix: bool,
+    },
+}
+
+impl SocketRule {
+    /// `"HOST:PORT"`, `"unix:/path"`, `"unix:/folder/*"`.
+    ///
+    /// # Errors
+    /// A text for whoever wrote something else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(path) = text.strip_prefix("unix:") else {
+            return HostPort::parse(text).map(Self::Address);
+        };
+        let (plain, prefix) = match path.strip_suffix("/*") {
+            Some(folder) => (format!("{folder}/"), true),
+            None => (path.to_owned(), false),
+        };
+        if !plain.starts_with('/') || plain.contains('*') || has_dots(&plain) {
+            return Err(format!(
+                "`{text}` is no unix socket: write \"unix:/run/app.sock\" or \"unix:/run/app/*\""
+            ));
+        }
+        Ok(Self::Unix {
+            path: plain,
+            prefix,
+        })
+    }
+
+    /// Whether a connection is covered; a host `unix:/path` is a unix socket, and never a host.
+    #[must_use]
+    pub fn fits(&self, host: &str, port: u16) -> bool {
+        match (self, host.strip_prefix("unix:")) {
+            (Self::Address(rule), None) => rule.fits(host, port),
+            (
+                Self::Unix {
+                    path,
+                    prefix: false,
+                },
+                Some(asked),
+            ) => path == asked,
+            (Self::Unix { path, prefix: true }, Some(asked)) => {
+                asked.starts_with(path.as_str()) && !has_dots(asked)
+            }
+            (Self::Address(_), Some(_)) | (Self::Unix { .. }, None) => false,
+        }
+    }
+}
+
+/// Whether a path goes up again.
+fn has_dots(path: &str) -> bool {
+    path.split('/').any(|part| part == "..")
 }
 
 /// A route by its name, a path, or all paths that begin so.
@@ -244,4 +359,25 @@ pub struct LuaHandler {
     pub plugin: PluginIndex,
     /// What.
     pub source: LuaSource,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SocketRule;
+
+    fn fits(rule: &str, host: &str, port: u16) -> bool {
+        SocketRule::parse(rule).unwrap().fits(host, port)
+    }
+
+    #[test]
+    fn a_path_is_no_host_and_a_host_no_path() {
+        assert!(fits("*:*", "example.com", 80) && !fits("*:*", "unix:/run/s", 0));
+        assert!(fits("unix:/run/s", "unix:/run/s", 0) && !fits("unix:/run/s", "unix:/run/so", 0));
+        assert!(fits("unix:/run/*", "unix:/run/a/s", 0) && !fits("unix:/run/*", "unix:/runs", 0));
+        assert!(!fits("unix:/run/*", "unix:/run/../etc/s", 0));
+        assert!(!fits("unix:/run/*", "run", 0));
+        for wrong in ["unix:run", "unix:", "unix:/a*", "unix:/a/../b", "no port"] {
+            assert!(SocketRule::parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::super::document::{Entry, Fields, Node, Value, nearest};
 use super::super::model::{
-    Allow, Component, FileGrant, Grant, InnerTarget, Isolation, Limits, LuaHandler, Plugin,
-    PluginIndex, RedisRule,
+    Allow, Component, Cosocket, FileGrant, Grant, InnerTarget, Isolation, Limits, LuaHandler,
+    Plugin, PluginIndex, RedisRule, SocketRule,
 };
-use super::super::value::{HostPort, Origin, is_environment_variable};
+use super::super::value::{Origin, is_environment_variable};
 use super::{LUA, Resolver};
 use crate::phase::Phase;
 
@@ -29,6 +29,7 @@ pub(super) fn implicit_lua(name: &str) -> Plugin {
             ..Allow::default()
         },
         limits: Limits::default(),
+        cosocket: Cosocket::default(),
         isolation: Isolation::Pooled,
         lua: Vec::new(),
     }
@@ -89,6 +90,7 @@ impl Resolver<'_, '_> {
             config,
             allow,
             limits: limits(fields.table("limits").unwrap_or(&empty)),
+            cosocket: self.cosocket(entry, fields.table("cosocket")),
             isolation,
             lua,
         }
@@ -177,7 +179,7 @@ impl Resolver<'_, '_> {
         }
         Allow {
             redis,
-            connect: self.grant(fields.list("connect"), HostPort::parse),
+            connect: self.grant(fields.list("connect"), SocketRule::parse),
             http: self.grant(fields.list("http"), Origin::parse),
             subrequest: self.grant(fields.list("subrequest"), InnerTarget::parse),
             shared,
@@ -195,6 +197,35 @@ impl Resolver<'_, '_> {
                     Err(format!("`{name}` is not an environment variable's name"))
                 }
             }),
+        }
+    }
+
+    fn cosocket(&mut self, entry: &Entry, fields: Option<&Fields>) -> Cosocket {
+        let Some(fields) = fields else {
+            return Cosocket::default();
+        };
+        let (certificate, key) = (self.file(fields, "certificate"), self.file(fields, "key"));
+        if certificate.is_some() != key.is_some() {
+            let message = "`certificate` and `key` of `cosocket` belong together";
+            self.error(&entry.span, message);
+        }
+        let default = Cosocket::default();
+        Cosocket {
+            ca: self.file(fields, "ca"),
+            certificate,
+            key,
+            connect_timeout: fields.time("connect_timeout"),
+            send_timeout: fields.time("send_timeout"),
+            read_timeout: fields.time("read_timeout"),
+            receive_limit: fields
+                .size("receive_limit")
+                .and_then(|size| usize::try_from(size).ok())
+                .unwrap_or(default.receive_limit),
+            pool_size: fields.count("pool_size").unwrap_or(default.pool_size),
+            keepalive_timeout: fields.time("keepalive_timeout"),
+            max_idle: fields.count("max_idle").unwrap_or(default.max_idle),
+            names: fields.count("names").unwrap_or(default.names),
+            names_valid: fields.time("names_valid"),
         }
     }
 

@@ -111,7 +111,8 @@ function Http.connect(self, options, ...)
   local pool = options.pool
   if not pool and (self.ssl or proxy) then
     pool = concat({ scheme or "http", host, tostring(port), tostring(options.ssl_verify),
-      tostring(options.ssl_server_name), tostring(proxy) }, ":")
+      tostring(options.ssl_server_name), tostring(proxy),
+      options.ssl_client_cert and ngx.md5(options.ssl_client_cert.pem or options.ssl_client_cert) or "" }, ":")
   end
   local connection = { pool = pool, pool_size = options.pool_size, backlog = options.backlog }
   local ok, err
@@ -129,6 +130,10 @@ function Http.connect(self, options, ...)
   if (sock:getreusedtimes() or 0) == 0 and self.ssl then
     if proxy then
       ok, err = tunnel(self, sock, host, port, authorization)
+      if not ok then return nil, err end
+    end
+    if options.ssl_client_cert then
+      ok, err = sock:setclientcert(options.ssl_client_cert, options.ssl_client_priv_key)
       if not ok then return nil, err end
     end
     local verify = options.ssl_verify

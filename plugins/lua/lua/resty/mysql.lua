@@ -322,7 +322,7 @@ function Mysql.connect(self, options)
   if not pool then
     local where = options.path or (tostring(host) .. ":" .. port)
     -- Who knows the pool's name must not get in with another password.
-    pool = concat({ options.user or "", options.database or "", md5(options.password or ""), tostring(options.ssl), where }, ":")
+    pool = concat({ options.user or "", options.database or "", md5(options.password or ""), tostring(options.ssl), tostring(options.ssl_verify), where }, ":")
   end
   local connection = { pool = pool, pool_size = options.pool_size, backlog = options.backlog }
   local ok, err

@@ -41,6 +41,13 @@ function Redis.connect(self, host, port, options)
   self._channels = { subscribe = 0, psubscribe = 0 }
   self._messages = nil
   local ok, err
+  if options and options.ssl and not options.pool then
+    -- A connection without TLS, or to whoever it may be, must not come out of the pool.
+    local own = { pool = concat({ "redis:tls", host, unix and "" or tostring(port),
+      tostring(options.server_name), tostring(options.ssl_verify) }, ":") }
+    options = setmetatable(own, { __index = options })
+    own.pool_size, own.backlog = options.pool_size, options.backlog
+  end
   if unix then ok, err = sock:connect(host, options) else ok, err = sock:connect(host, port, options) end
   if not ok then return ok, err end
   if options and options.ssl then

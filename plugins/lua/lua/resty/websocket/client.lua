@@ -70,12 +70,16 @@ function Client.connect(self, uri, options)
   port = tonumber(port) or (scheme == "wss" and 443 or 80)
   if path == "" then path = "/" end
   local secure = scheme == "wss"
-  local pool = options.pool or (secure and "wss:" .. host .. ":" .. port) or nil
+  local pool = options.pool or (secure and concat({ "wss", host, port, tostring(options.server_name), tostring(options.ssl_verify) }, ":")) or nil
   local ok, err = sock:connect(host, port, { pool = pool, pool_size = options.pool_size, backlog = options.backlog })
   if not ok then return nil, "failed to connect: " .. tostring(err) end
   self.closed, self.fatal = nil, nil
   if (sock:getreusedtimes() or 0) > 0 then return 1, nil, "connection reused" end
   if secure then
+    if options.client_cert then
+      ok, err = sock:setclientcert(options.client_cert, options.client_priv_key)
+      if not ok then return nil, "ssl client cert: " .. tostring(err) end
+    end
     ok, err = sock:sslhandshake(false, options.server_name or host, options.ssl_verify)
     if not ok then return nil, "ssl handshake failed: " .. tostring(err) end
   end
