@@ -54,7 +54,7 @@ pub enum Outcome {
     /// A value.
     Hit(Found),
     /// The caller is to bring it.
-    Miss(Ticket),
+    Miss(Box<Ticket>),
 }
 
 /// What the board says.
@@ -336,7 +336,7 @@ impl Cache {
             }
         }
         self.store.counters.count(Counter::Misses);
-        Departure::Over(Outcome::Miss(ticket))
+        Departure::Over(Outcome::Miss(Box::new(ticket)))
     }
 
     fn era(&self) -> Era {

@@ -15,7 +15,7 @@ use crate::cache::{Cache, CacheError, Found, Level, Options, Outcome, Stamp, Tic
 pub struct Flight {
     cache: Arc<Cache>,
     /// None when its end was begun.
-    ticket: Option<Ticket>,
+    ticket: Option<Box<Ticket>>,
 }
 
 /// How an operation of this interface ended.

@@ -59,7 +59,7 @@ fn hit(outcome: Result<Outcome, CacheError>) -> Found {
 
 fn miss(outcome: Result<Outcome, CacheError>) -> Ticket {
     match outcome {
-        Ok(Outcome::Miss(ticket)) => ticket,
+        Ok(Outcome::Miss(ticket)) => *ticket,
         other => panic!("not a miss: {other:?}"),
     }
 }

@@ -276,5 +276,5 @@ fn no_reader_sees_an_older_value_after_the_writers_call() {
             .map(|reader| reader.join().unwrap())
             .sum()
     });
-    println!("{} writes, {} reads", turns * 2000, reads * 2000);
+    assert!(reads > 0, "nobody read");
 }
