@@ -27,6 +27,8 @@ ROWS = [
     ("Phasor, Lua `ngx.say`", "phasor", "/lua", "nginx + ngx_lua, `ngx.say`"),
     ("nginx + ngx_lua, five phases", "nginx", "/five", None),
     ("Phasor, Lua in five phases", "phasor", "/five", "nginx + ngx_lua, five phases"),
+    ("nginx, `proxy_cache`", "nginx", "/cached", None),
+    ("Phasor, `cache` on a route", "phasor", "/cached", "nginx, `proxy_cache`"),
     ("nginx + ngx_lua, one `ngx.sleep(0)`", "nginx", "/wait", None),
     ("Phasor, Lua, one `ngx.sleep(0)`", "phasor", "/wait", "nginx + ngx_lua, one `ngx.sleep(0)`"),
 ]

@@ -80,6 +80,11 @@ limits = {{ deadline = "600s" }}
 path = "/fixed"
 respond = {{ status = 200, body = "hello\\n" }}
 [[route]]
+path = "/cached"
+proxy = "http://127.0.0.1:{port}/fixed"
+cache = {{ name = "pages", valid = "1h" }}
+[cache.pages]
+[[route]]
 path = "/lua"
 lua.content = "{HELLO}"
 [[route]]
@@ -119,9 +124,13 @@ http {{
 access_log off; default_type text/plain;
 keepalive_requests 1000000000; keepalive_timeout 600s;
 client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+proxy_cache_path cache keys_zone=pages:1m;
 server {{
 listen 127.0.0.1:{port} backlog=511;
 location = /fixed {{ return 200 "hello\\n"; }}
+location = /cached {{
+    proxy_pass http://127.0.0.1:{port}/fixed; proxy_cache pages; proxy_cache_valid 1h;
+}}
 location = /lua {{ content_by_lua_block {{ {HELLO} }} }}
 location = /five {{ {five} }}
 location = /wait {{ content_by_lua_block {{ {WAIT} }} }}

@@ -72,6 +72,7 @@ pub(crate) mod bindings {
             "phasor:plugin/cache.set": async | trappable,
             "phasor:plugin/cache.delete": async | trappable,
             "phasor:plugin/cache.purge": async | trappable,
+            "phasor:plugin/cache.purge-answers": async | trappable,
             "phasor:plugin/cache.end-change": async | trappable,
             "phasor:plugin/cache.[method]flight.fill": async | trappable,
             "phasor:plugin/cache.[static]flight.end-fill": async | trappable,

@@ -12,6 +12,7 @@ mod counters;
 mod entry;
 mod flight;
 mod hold;
+mod purges;
 mod record;
 mod registry;
 mod remote;
@@ -30,6 +31,7 @@ use behind::{Behind, Era, Shared, Sought, TooLate};
 use counters::Counter;
 pub use entry::{CacheError, Entry, Found, Level, Options, Stamp};
 pub use flight::Ticket;
+pub use purges::Purge;
 pub use registry::Registry;
 
 use crate::config::model::Cache as Config;
@@ -104,6 +106,12 @@ impl Cache {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    /// How long a flight lasts unless it is renewed.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.config.lease
     }
 
     /// How many decoded values an instance keeps.

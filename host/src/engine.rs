@@ -15,8 +15,11 @@ use crate::exchange::{self, ExchangeId};
 use crate::observe::error_log::{Context, Level};
 use crate::phase::{Phase, Verdict};
 use crate::plugin::{CallError, Pool, Pump};
+use caching::Caching;
 
 mod answer;
+mod caching;
+mod file;
 pub mod filter;
 pub mod plan;
 mod proxy;
@@ -98,6 +101,8 @@ pub async fn run(
         plan,
         answered,
         plugin: None,
+        caching: None,
+        background: false,
     };
     engine.run(start).await;
     exchange::with(id, |x| {
@@ -112,6 +117,10 @@ struct Engine {
     answered: Rc<std::cell::RefCell<Arc<Plan>>>,
     /// Whose step runs, or ran last.
     plugin: Option<plan::PluginIndex>,
+    /// The answer is being made for a cache, too.
+    caching: Option<Box<Caching>>,
+    /// The content alone is to run, for a cache.
+    background: bool,
 }
 
 impl Engine {
@@ -127,8 +136,10 @@ impl Engine {
         loop {
             flow = match flow {
                 Ok(Flow::Answered) => return,
+                Ok(Flow::Status(status)) if self.is_rescued(status).await => return,
                 Ok(Flow::Status(status)) => match self.error_page(status) {
                     Some(Target::Route(place)) => {
+                        self.leave_cache().await;
                         self.enter(self.routes.route(place).ok_or_else(not_found))
                             .await
                     }
@@ -142,6 +153,7 @@ impl Engine {
                     Err(RequestError::new(ErrorKind::RerouteLimit))
                 }
                 Ok(Flow::Elsewhere(target)) => {
+                    self.leave_cache().await;
                     moves += 1;
                     self.plugin = None;
                     let plan = self.find(target.as_deref());
@@ -197,7 +209,7 @@ impl Engine {
         let plan = self.plan.clone();
         let mut skip = None;
         for step in &plan.steps {
-            if skip == Some(step.phase) {
+            if skip == Some(step.phase) || (self.background && step.phase != Phase::Content) {
                 continue;
             }
             skip = None;
@@ -210,6 +222,11 @@ impl Engine {
                 continue;
             }
             self.plugin = step.run.plugin();
+            if step.phase == Phase::Content
+                && let Some(flow) = self.look_before(&plan).await
+            {
+                return Ok(flow);
+            }
             let verdict = match &step.run {
                 Run::Set { variable, value } => {
                     answer::set(self.id, variable, value);
@@ -365,10 +382,13 @@ impl Engine {
         }) {
             return;
         }
-        if filters && self.plan.filters() {
+        if let Some(caching) = self.caching.take() {
+            Box::pin(self.settle(caching)).await;
+        }
+        if filters && !self.background && self.plan.filters() {
             Box::pin(filter::head(self.id, &self.plan, &self.routes)).await;
         }
-        let filtered = filters && !self.plan.body_filters.is_empty();
+        let filtered = filters && !self.background && !self.plan.body_filters.is_empty();
         exchange::with(self.id, |x| {
             if let Some(status) = x.error_status {
                 x.response.status = status;
@@ -385,44 +405,6 @@ impl Engine {
                 self.plan.clone(),
                 self.routes.clone(),
             ));
-        }
-    }
-
-    async fn send_file(
-        &mut self,
-        body: Option<crate::response::files::FileBody>,
-    ) -> Result<Flow, RequestError> {
-        let Some(mut body) = body else {
-            self.complete().await;
-            return Ok(Flow::Answered);
-        };
-        exchange::with(self.id, |x| {
-            x.deadline = exchange::never(x.started);
-        });
-        let mut first = true;
-        loop {
-            let piece = body.next().await;
-            let last = body.remaining() == 0;
-            match piece {
-                Ok(Some(bytes)) => exchange::with(self.id, |x| {
-                    x.output.push(bytes);
-                    if last {
-                        x.output.whole = first;
-                        x.output.end();
-                    }
-                }),
-                Ok(None) => exchange::with(self.id, |x| x.output.end()),
-                Err(error) => return Err(RequestError::host(error)),
-            }
-            if std::mem::take(&mut first) {
-                self.publish(true).await;
-            }
-            if last
-                || !std::future::poll_fn(|cx| exchange::with(self.id, |x| x.output.poll_room(cx)))
-                    .await
-            {
-                return Ok(Flow::Answered);
-            }
         }
     }
 

@@ -21,6 +21,7 @@ pub mod downstream;
 pub mod head;
 pub mod output;
 pub mod subrequest;
+pub mod tee;
 pub mod variable;
 
 pub use body::RequestBody;
@@ -142,6 +143,10 @@ pub struct Exchange {
     pub handler_running: bool,
     /// When the client leaves, its handler goes on.
     pub keeps_on: bool,
+    /// Its answer is brought to its end for others, with or without its client.
+    pub storing: bool,
+    /// What the cache did for it: nginx's `$upstream_cache_status`.
+    pub cache_status: Option<&'static str>,
     /// What closes it, once only its `log` handlers run.
     pub closing: Option<closing::Closing>,
     /// Set when the exchange must end.
@@ -188,6 +193,8 @@ impl Exchange {
             outcome: None,
             handler_running: false,
             keeps_on: false,
+            storing: false,
+            cache_status: None,
             closing: None,
             abort: None,
             route: Arc::from(""),
@@ -221,6 +228,8 @@ impl Exchange {
         self.outcome = None;
         self.handler_running = false;
         self.keeps_on = false;
+        self.storing = false;
+        self.cache_status = None;
         self.closing = None;
         self.abort = None;
         self.document_root = None;

@@ -17,6 +17,7 @@ pub mod engine;
 pub mod error;
 pub mod exchange;
 pub mod generation;
+pub mod http_cache;
 pub mod http_client;
 pub mod listener;
 pub mod local_executor;

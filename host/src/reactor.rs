@@ -309,7 +309,7 @@ fn apply(id: ReactorId, kind: u8, job: ExchangeId, reader: &mut Reader<'_>) -> R
         if forgotten {
             x.jobs.retain(|r| *r != id);
         }
-        let unread = x.output.broken && !x.output.tell_drained.is_empty();
+        let unread = x.output.needs_no_reader() && !x.output.tell_drained.is_empty();
         if unread {
             x.output.tell_drained.clear();
         }

@@ -9,6 +9,7 @@ use super::bindings::phasor::plugin::cache as wit;
 use super::operation::{Outcome as Ended, Work, wrong_kind};
 use super::{HostState, Operation, enter};
 use crate::cache::{Cache, CacheError, Found, Level, Options, Outcome, Stamp, Ticket};
+use crate::http_cache::{self, Purged};
 
 /// A flight that a guest has.
 #[derive(Debug)]
@@ -60,6 +61,14 @@ fn found(found: Found) -> wit::Found {
         stale: found.stale,
         remaining: found.remaining,
         stamp: stamp(found.stamp),
+    }
+}
+
+fn of_answers(answers: &wit::Answers) -> Purged<'_> {
+    match answers {
+        wit::Answers::Key(key) => Purged::Key(key),
+        wit::Answers::Prefix(prefix) => Purged::Prefix(prefix),
+        wit::Answers::Tag(tag) => Purged::Tag(tag),
     }
 }
 
@@ -266,6 +275,21 @@ impl wit::Host for HostState {
             cache.purge().await;
             Ok(Stamp::default())
         })
+    }
+
+    async fn purge_answers(&mut self, id: u32, answers: wit::Answers) -> Answer<wit::Stamp> {
+        enter!(self, "cache.purge-answers");
+        let purged = http_cache::purge(self.cache(id)?, of_answers(&answers)).await;
+        Ok(purged.map(|()| stamp(Stamp::default())).map_err(error))
+    }
+
+    fn begin_purge_answers(&mut self, id: u32, answers: wit::Answers) -> Begun {
+        enter!(self, "cache.begin-purge-answers");
+        let cache = self.cache(id)?.clone();
+        self.begin(Work::Task(Box::pin(async move {
+            let purged = http_cache::purge(&cache, of_answers(&answers)).await;
+            Ended::Cache(CacheOutcome::Changed(purged.map(|()| Stamp::default())))
+        })))
     }
 
     async fn end_change(&mut self, op: Resource<Operation>) -> Answer<wit::Stamp> {

@@ -26,7 +26,7 @@ fn edit(
 /// Queues a piece of the body and lets the head go, if it has not gone yet.
 fn piece(id: ExchangeId, bytes: Vec<u8>) -> Result<(), ResponseError> {
     exchange::with(id, |x| {
-        if x.output.broken {
+        if x.output.is_unwanted() {
             return Err(ResponseError::Closed);
         }
         if x.output.ended {

@@ -45,6 +45,7 @@ pub(super) struct Store {
     pub(super) waiting: AtomicUsize,
     pub(super) counters: Arc<Counters>,
     pub(super) size: u64,
+    pub(super) purges: super::purges::Purges,
 }
 
 impl std::fmt::Debug for Store {
@@ -126,6 +127,7 @@ impl Store {
             waiting: AtomicUsize::new(0),
             counters,
             size,
+            purges: super::purges::Purges::default(),
         }
     }
 

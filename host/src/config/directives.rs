@@ -4,6 +4,7 @@
 use super::definition::{Directive, Kind, Table};
 
 mod cache;
+mod http_cache;
 mod http_client;
 mod lock;
 mod plugin;

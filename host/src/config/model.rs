@@ -13,12 +13,14 @@ use super::value::{Cidr, HostPattern, PathPattern, Template};
 use crate::observe::error_log::Level;
 
 mod cache;
+mod http_cache;
 mod http_client;
 mod lock;
 mod plugin;
 mod redis;
 
 pub use cache::{Cache, RemoteLevel};
+pub use http_cache::HttpCache;
 pub use http_client::HttpClient;
 pub use lock::Lock;
 pub use redis::{Redis, RedisAddress, RedisKind, RedisRule, RedisUrl};
@@ -300,6 +302,8 @@ pub struct Route {
     pub lua: Vec<LuaHandler>,
     /// What makes the answer; `None` is 404.
     pub content: Option<Content>,
+    /// What keeps the answers.
+    pub cache: Option<HttpCache>,
     /// The longest request body in bytes, the server's if the route has none; `u64::MAX` when it
     /// has no limit.
     pub body_limit: u64,

@@ -15,6 +15,7 @@ use crate::phase::Phase;
 
 mod cache;
 mod content;
+mod http_cache;
 mod http_client;
 mod lock;
 mod plugin;
@@ -56,7 +57,7 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
     let redis = resolver.redis_servers(redis);
     let redis: Vec<_> = redis.into_iter().map(std::sync::Arc::new).collect();
     let mut caches = resolver.caches(document.table("cache").unwrap_or(&empty), &redis);
-    resolver.caches = caches.iter().map(|cache| cache.name.clone()).collect();
+    resolver.caches.clone_from(&caches);
     cache::add_those_of_dicts(&mut caches, &shared_dicts);
     let locks = resolver.locks(document.table("lock").unwrap_or(&empty));
     resolver.locks = locks.iter().map(|lock| lock.name.clone()).collect();
@@ -88,7 +89,7 @@ struct Resolver<'r, 't> {
     chunk: String,
     root: PathBuf,
     shared: Vec<String>,
-    caches: Vec<String>,
+    caches: Vec<super::model::Cache>,
     locks: Vec<String>,
     redis: Vec<String>,
     plugins: Vec<Plugin>,

@@ -54,7 +54,7 @@ impl Running {
     /// to go on.
     pub(super) fn client_left(self, driver: Option<Driver>) {
         if let Some(driver) = driver
-            && exchange::with(self.id, |x| x.keeps_on && x.handler_running)
+            && exchange::with(self.id, |x| x.storing || (x.keeps_on && x.handler_running))
         {
             self.go_on(driver);
             return;
@@ -82,8 +82,13 @@ impl Running {
     /// The handlers come to their end; nobody sees what they write.
     fn go_on(self, driver: Driver) {
         let (jobs, drained) = exchange::with(self.id, |x| {
-            x.outgoing().break_off();
-            x.output.break_off();
+            if x.storing && !x.response.sent {
+                // The head decides whether the answer is kept.
+                x.output.left = true;
+                return (Vec::new(), Vec::new());
+            }
+            x.outgoing().leave();
+            x.output.leave();
             if !x.response.sent {
                 x.response.status = CLIENT_CLOSED;
                 x.response.sent = true;

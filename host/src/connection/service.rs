@@ -182,7 +182,7 @@ fn answer(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
     let (status, mut headers, whole, head_only) = exchange::with(running.id, |x| {
         let leaves = x.downstream.wanted();
         let outgoing = x.outgoing();
-        let whole = if outgoing.ended && !outgoing.broken && !leaves {
+        let whole = if outgoing.is_one_piece() && !leaves {
             Some(outgoing.take_whole().unwrap_or_default())
         } else {
             None

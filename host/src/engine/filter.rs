@@ -106,7 +106,7 @@ pub(super) async fn body(id: ExchangeId, plan: Arc<Plan>, routes: Rc<dyn Routes>
         report(id, Phase::BodyFilter, name, &text);
         exchange::with(id, |x| {
             x.outgoing().break_off();
-            x.output.break_off();
+            x.output.leave();
         });
     }
     exchange::let_go(id);
@@ -145,7 +145,7 @@ async fn filter_all(id: ExchangeId, plan: &Plan, routes: &Rc<dyn Routes>) -> Res
             return Ok(());
         }
         if !std::future::poll_fn(|cx| exchange::with(id, |x| x.outgoing().poll_room(cx))).await {
-            exchange::with(id, |x| x.output.break_off());
+            exchange::with(id, |x| x.output.leave());
             return Ok(());
         }
     }

@@ -39,6 +39,10 @@ pub struct Plan {
     pub settable: Arc<[String]>,
     /// What answers in place of an error, by status.
     pub error_pages: Vec<(u16, Target)>,
+    /// What keeps its answers.
+    pub cache: Option<Arc<crate::http_cache::HttpCache>>,
+    /// Its content and its filters need the same runtime: the filters wait for the content's end.
+    pub gathers: bool,
     /// Folder of `files`.
     pub document_root: Option<Arc<str>>,
 }
@@ -55,6 +59,7 @@ impl Plan {
     pub fn is_immediate(&self) -> bool {
         let immediate = |step: &Step| matches!(step.run, Run::Set { .. } | Run::Respond(_));
         !self.filters()
+            && self.cache.is_none()
             && self.steps.iter().all(immediate)
             && matches!(
                 self.steps.last(),

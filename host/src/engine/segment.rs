@@ -36,8 +36,13 @@ impl Engine {
                     // What a filter would take out must not leave because a runtime forgot it.
                     return Err(self.unexpected(Outcome::Respond { filtered }));
                 }
+                if self.plan.gathers {
+                    self.gather(reactor).await?;
+                    self.publish(true).await;
+                    return Ok(None);
+                }
                 self.publish(!segment.fused).await;
-                self.behind_answer(reactor).await?;
+                self.behind_answer(reactor, usize::MAX).await?;
                 Ok(None)
             }
             // It answered with the client's own connection.
@@ -46,11 +51,32 @@ impl Engine {
         }
     }
 
-    /// Waits while the handler behind a sent answer goes on writing.
-    async fn behind_answer(&self, reactor: u32) -> Result<(), RequestError> {
+    /// Waits until the handler has written all, for its runtime cannot run the filters meanwhile.
+    async fn gather(&self, reactor: u32) -> Result<(), RequestError> {
+        let drained = exchange::with(self.id, |x| {
+            x.output.gathers = true;
+            std::mem::take(&mut x.output.tell_drained)
+        });
+        for other in drained {
+            reactor::drained(other, self.id);
+        }
+        let cache = self.plan.cache.as_ref();
+        let most = cache.map_or(u64::MAX, |cache| cache.rules.body_limit);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        self.behind_answer(reactor, most).await
+    }
+
+    /// Waits while the handler goes on writing; more than `most` bytes that nobody has taken are an
+    /// error.
+    async fn behind_answer(&self, reactor: u32, most: usize) -> Result<(), RequestError> {
         let end = exchange::wait(self.id, |x| {
             if x.abort.is_some() {
                 return Some(Err(RequestError::new(ErrorKind::PluginDeadline)));
+            }
+            if x.output.queued() > most {
+                let text = "the body is longer than `body_limit` of the route's cache, and its \
+                            filters wait for its end";
+                return Some(Err(RequestError::because(ErrorKind::PluginFailed, text)));
             }
             match x.outcome.take() {
                 Some(Outcome::Fail(text)) => {

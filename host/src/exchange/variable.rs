@@ -117,6 +117,7 @@ const COMPUTED: &[&str] = &[
     "request_completion",
     "remote_user",
     "route",
+    "upstream_cache_status",
 ];
 
 /// The value of a variable; `None` when it is unset or unknown.
@@ -324,6 +325,10 @@ fn answer_variable(x: &mut Exchange, name: &str, out: &mut Vec<u8>) -> bool {
             format_args!("{}", rustix::system::uname().nodename().to_string_lossy()),
         ),
         "https" => {}
+        "upstream_cache_status" => match x.cache_status {
+            Some(status) => out.extend_from_slice(status.as_bytes()),
+            None => return false,
+        },
         _ => return false,
     }
     true

@@ -83,11 +83,13 @@ impl Builder {
     pub async fn build(&mut self, config: Config) -> Result<Arc<Generation>, BuildError> {
         let dicts: Vec<_> = config.shared_dicts.iter().map(wanted).collect();
         self.opened = self.dicts.open(&dicts);
+        let caches = self.caches.open_all(&config.caches);
         let parts = self.load_all(&config)?;
         let phases: Vec<PhaseSet> = parts.iter().map(|part| part.loaded.phases).collect();
         let mut planner = Planner {
             config: &config,
             phases: &phases,
+            caches: &caches,
             programs: Vec::new(),
         };
         planner

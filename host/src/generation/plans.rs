@@ -16,6 +16,7 @@ use crate::config::model::{
 use crate::config::template::Template;
 use crate::config::value::PathPattern;
 use crate::engine::plan::{Filter, Plan, Respond, Run, Segment, Step, Target, Text};
+use crate::http_cache::HttpCache;
 use crate::http_client;
 use crate::phase::{Phase, PhaseSet};
 use crate::response::files::Root;
@@ -26,6 +27,8 @@ struct Parts<'c> {
     plugins: &'c [usize],
     lua: &'c [LuaHandler],
     content: Option<&'c Content>,
+    /// What content makes is kept: nothing else is a part of it.
+    kept: bool,
 }
 
 /// A step before neighbours are joined.
@@ -39,6 +42,8 @@ pub(super) struct Planner<'c> {
     pub(super) config: &'c Config,
     /// The phases that each plugin's component exports.
     pub(super) phases: &'c [PhaseSet],
+    /// The caches, in the configuration's order.
+    pub(super) caches: &'c [Arc<crate::cache::Cache>],
     /// One for each plugin; empty for ordinary ones.
     pub(super) programs: Vec<Program>,
 }
@@ -50,6 +55,7 @@ impl Planner<'_> {
             plugins: &route.plugins,
             lua: &route.lua,
             content: route.content.as_ref(),
+            kept: route.cache.is_some(),
         };
         let mut raw = self.set_steps(route)?;
         for phase in [Phase::Rewrite, Phase::Access, Phase::Precontent] {
@@ -63,6 +69,10 @@ impl Planner<'_> {
         } else {
             route.body_limit
         };
+        plan.cache = route.cache.as_ref().and_then(|rules| {
+            let cache = self.caches.get(rules.cache)?.clone();
+            Some(Arc::new(HttpCache::new(cache, rules.clone())))
+        });
         plan.internal = route.internal;
         plan.settable = route.set.iter().map(|set| set.name.clone()).collect();
         plan.error_pages = route.error_page.iter().map(error_page).collect();
@@ -79,6 +89,7 @@ impl Planner<'_> {
             plugins: &server.plugins,
             lua: &server.lua,
             content: None,
+            kept: false,
         };
         let mut raw = Vec::new();
         self.phase_steps(Phase::ServerRewrite, &parts, &mut raw)?;
@@ -184,10 +195,18 @@ impl Planner<'_> {
                 .iter()
                 .all(|(_, raw)| matches!(raw, Raw::Lua { plugin, .. } if *plugin == vm))
         };
-        let fused = content_vm.filter(|vm| of_vm(&header, *vm) && of_vm(&body, *vm));
-        let steps = self.join(raw, fused, [&header, &body, &log])?;
+        let shares = |steps: &[(Phase, Raw)]| {
+            let of_content = |plugin: &usize| Some(*plugin) == content_vm;
+            steps
+                .iter()
+                .any(|(_, raw)| matches!(raw, Raw::Lua { plugin, .. } if of_content(plugin)))
+        };
+        let gathers = parts.kept && (shares(&header) || shares(&body));
+        let fused = content_vm.filter(|vm| !parts.kept && of_vm(&header, *vm) && of_vm(&body, *vm));
+        let steps = self.join(raw, fused, parts.kept, [&header, &body, &log])?;
         let mut plan = Plan {
             steps,
+            gathers,
             ..Plan::default()
         };
         plan.header_filters = self.filters(header, &log)?;
@@ -208,6 +227,7 @@ impl Planner<'_> {
         &mut self,
         raw: Vec<(Phase, Raw)>,
         fused: Option<usize>,
+        kept: bool,
         behind: [&[(Phase, Raw)]; 3],
     ) -> anyhow::Result<Vec<Step>> {
         let mut steps = Vec::new();
@@ -224,9 +244,11 @@ impl Planner<'_> {
                 ..SegmentHandlers::default()
             };
             let mut last_phase = phase;
-            while let Some((next, Raw::Lua { handler, .. })) =
-                raw.next_if(|(_, raw)| matches!(raw, Raw::Lua { plugin: p, .. } if *p == plugin))
-            {
+            while let Some((next, Raw::Lua { handler, .. })) = raw.next_if(|(next, raw)| {
+                // A cache stands right before the content.
+                !(kept && *next == Phase::Content)
+                    && matches!(raw, Raw::Lua { plugin: p, .. } if *p == plugin)
+            }) {
                 segment.steps.push(handler);
                 last_phase = next;
             }

@@ -6,10 +6,10 @@
 //! this file does the reading, on tokio's blocking threads: a disk must not make a worker wait.
 //! Left out: caching of contents, which the kernel's page cache does, and compression.
 
-mod decide;
+pub mod decide;
 mod listing;
 mod path;
-mod range;
+pub mod range;
 mod resolve;
 #[cfg(test)]
 mod tests;

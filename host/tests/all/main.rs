@@ -35,6 +35,8 @@ mod faults;
 mod go;
 mod harness;
 mod http;
+mod http_cache;
+mod http_cache_flow;
 mod http_client;
 mod isolation;
 mod leaving;

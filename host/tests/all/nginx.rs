@@ -55,6 +55,12 @@ impl Nginx {
         }
     }
 
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        self.process.signal(rustix::process::Signal::KILL);
+        self.process.wait(PATIENCE);
+    }
+
     /// Where its cases go.
     pub(crate) fn target(&self) -> Target {
         Target {

@@ -90,6 +90,17 @@ impl Options {
     }
 }
 
+/// Which answers of routes a purge is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Answers<'a> {
+    /// Those of one URI: `http://example.com/path?query`, or what the route's `key` makes of it.
+    Key(&'a str),
+    /// Those whose key begins so.
+    Prefix(&'a str),
+    /// Those that name this tag in `Surrogate-Key` or `Cache-Tag`.
+    Tag(&'a str),
+}
+
 /// What a source gave.
 #[derive(Debug)]
 pub struct Fresh<T> {
@@ -452,6 +463,18 @@ impl<T: Cached> Cache<T> {
     /// Empties this cache, and no other; every worker sees it when this returns.
     pub fn purge(&self) -> Result<(), CacheError> {
         host::purge(self.id)?;
+        Ok(())
+    }
+
+    /// Purges answers of routes (`cache` on a route) that this cache keeps; no worker serves them when
+    /// this returns.
+    pub fn purge_answers(&self, answers: Answers<'_>) -> Result<(), CacheError> {
+        let answers = match answers {
+            Answers::Key(key) => host::Answers::Key(key.as_bytes()),
+            Answers::Prefix(prefix) => host::Answers::Prefix(prefix.as_bytes()),
+            Answers::Tag(tag) => host::Answers::Tag(tag.as_bytes()),
+        };
+        host::purge_answers(self.id, answers)?;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The directives of `[[route]]`.
 
+use super::http_cache::HTTP_CACHE_KIND;
 use super::proxy::PROXY_KIND;
 use super::{ANY_SIZE, ERROR_PAGE, ERROR_PAGE_DOC, METHOD_LIST, STRINGS, VM};
 use crate::config::definition::{Directive, Kind, Table};
@@ -89,7 +90,11 @@ pub(super) static ROUTE: Table = Table {
             PROXY_KIND,
             "A server that makes the answer: \"http://HOST:PORT\", or a table.",
         ),
-        Directive::later("cache", "A cache that keeps the answers."),
+        Directive::new(
+            "cache",
+            HTTP_CACHE_KIND,
+            "Keeps the answers: a `[cache.NAME]`, or a table with rules.",
+        ),
     ],
 };
 

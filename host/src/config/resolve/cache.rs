@@ -57,10 +57,10 @@ impl Resolver<'_, '_> {
 
     /// A name in `allow.cache` has to be there.
     pub(super) fn check_cache(&mut self, name: &str, span: &Range<usize>) {
-        if self.caches.iter().any(|known| known == name) {
+        if self.caches.iter().any(|known| known.name == name) {
             return;
         }
-        let hint = match nearest(name, self.caches.iter().map(String::as_str)) {
+        let hint = match nearest(name, self.caches.iter().map(|cache| cache.name.as_str())) {
             Some(nearest) => format!("did you mean `{nearest}`?"),
             None => format!("add [cache.{name}]"),
         };
@@ -68,7 +68,7 @@ impl Resolver<'_, '_> {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -87,6 +87,7 @@ impl Resolver<'_, '_> {
             set: self.set(fields.table("set")),
             lua: with_inherited(lua, &server.lua),
             content: self.content(fields, content.into_iter().next()),
+            cache: fields.node("cache").and_then(|node| self.http_cache(node)),
             body_limit: body_limit(fields).unwrap_or(server.body_limit),
             error_page: inherit_pages(self.error_page(fields), &server.error_page),
         }
@@ -138,7 +139,7 @@ impl Resolver<'_, '_> {
         }
     }
 
-    fn methods(&mut self, nodes: &[Node]) -> Vec<String> {
+    pub(super) fn methods(&mut self, nodes: &[Node]) -> Vec<String> {
         let mut methods: Vec<String> = Vec::new();
         for node in nodes {
             let Some(text) = node.text() else { continue };

@@ -155,7 +155,8 @@ pub fn decide(method: &Method, request: &HeaderMap, file: &Metadata, content_typ
 
 /// The status and the pieces that were asked for, and the headers that describe them; `None` when the
 /// file has nothing of that.
-fn pieces(
+#[must_use]
+pub fn pieces(
     asked: Asked,
     headers: &mut HeaderMap,
     size: u64,
@@ -241,7 +242,9 @@ fn date(request: &HeaderMap, name: &HeaderName) -> Option<u64> {
         .map(|since| since.as_secs())
 }
 
-fn content_range(part: ByteRange, size: u64) -> String {
+/// `Content-Range` of a part.
+#[must_use]
+pub fn content_range(part: ByteRange, size: u64) -> String {
     format!(
         "bytes {}-{}/{size}",
         part.start,

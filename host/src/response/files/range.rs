@@ -5,14 +5,16 @@ const MAX_RANGES: usize = 64;
 
 /// A part of a file; never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ByteRange {
-    pub(super) start: u64,
-    pub(super) length: u64,
+pub struct ByteRange {
+    /// Where it begins.
+    pub start: u64,
+    /// How long it is.
+    pub length: u64,
 }
 
 /// What a `Range` header asks of a file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub enum Asked {
     /// The whole: another unit, or ranges that would be longer than the file itself.
     Whole,
     /// These parts, in this order.
@@ -22,7 +24,8 @@ pub(super) enum Asked {
 }
 
 /// Reads the header for a file of `size` bytes.
-pub(super) fn parse(header: &[u8], size: u64) -> Asked {
+#[must_use]
+pub fn parse(header: &[u8], size: u64) -> Asked {
     let header = header.trim_ascii();
     if !header
         .get(..6)

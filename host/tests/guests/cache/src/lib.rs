@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use phasor_plugin::cache::{self, Cache, CacheError, Fresh, Options};
+use phasor_plugin::cache::{self, Answers, Cache, CacheError, Fresh, Options};
 use phasor_plugin::{Answer, Request, shared_dict::Dict, time, timers};
 
 thread_local!(static CACHE: Result<Cache<String>, CacheError> = Cache::open("things"));
@@ -72,6 +72,15 @@ fn act(cache: &Cache<String>, uri: &str) -> String {
         ),
         "/delete" => format!("{:?}", cache.delete(key)),
         "/purge" => format!("{:?}", cache.purge()),
+        "/purge-answers" => {
+            let of = |name| argument(uri, name);
+            let answers = match (of("uri"), of("prefix"), of("tag")) {
+                (Some(uri), ..) => Answers::Key(uri),
+                (_, Some(prefix), _) => Answers::Prefix(prefix),
+                (.., tag) => Answers::Tag(tag.unwrap_or("")),
+            };
+            format!("{:?}", cache.purge_answers(answers))
+        }
         "/peek" => match cache.peek(key, argument(uri, "stale").is_some()) {
             Some((value, left)) => format!("{value:?} {}", left.is_none_or(|left| left > 0)),
             None => "nothing".to_owned(),

@@ -187,6 +187,54 @@ func FlightFromBorrowHandle(handleValue int32) *Flight {
 }
 
 const (
+	// Those of one URI: `http://example.com/path?query`, or what the route's `key` makes of it.
+	AnswersKey uint8 = 0
+	// Those whose key begins so.
+	AnswersPrefix uint8 = 1
+	// Those that name this tag in `Surrogate-Key` or `Cache-Tag`.
+	AnswersTag uint8 = 2
+)
+
+// Which answers of routes (`cache` on a route) a purge is for.
+type Answers struct {
+	tag   uint8
+	value any
+}
+
+func (self Answers) Tag() uint8 {
+	return self.tag
+}
+
+func (self Answers) Key() []uint8 {
+	if self.tag != AnswersKey {
+		panic("tag mismatch")
+	}
+	return self.value.([]uint8)
+}
+func (self Answers) Prefix() []uint8 {
+	if self.tag != AnswersPrefix {
+		panic("tag mismatch")
+	}
+	return self.value.([]uint8)
+}
+func (self Answers) Tag() []uint8 {
+	if self.tag != AnswersTag {
+		panic("tag mismatch")
+	}
+	return self.value.([]uint8)
+}
+
+func MakeAnswersKey(value []uint8) Answers {
+	return Answers{AnswersKey, value}
+}
+func MakeAnswersPrefix(value []uint8) Answers {
+	return Answers{AnswersPrefix, value}
+}
+func MakeAnswersTag(value []uint8) Answers {
+	return Answers{AnswersTag, value}
+}
+
+const (
 	OutcomeHit  uint8 = 0
 	OutcomeMiss uint8 = 1
 )
@@ -1825,6 +1873,151 @@ func wasm_import_begin_purge(arg0 int32) int32
 func BeginPurge(id uint32) *phasor_plugin_operation.Operation {
 
 	result := wasm_import_begin_purge(int32(id))
+	return phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(result)))
+
+}
+
+//go:wasmimport phasor:plugin/cache@0.1.0 purge-answers
+func wasm_import_purge_answers(arg0 int32, arg1 int32, arg2 uintptr, arg3 uint32, arg4 uintptr)
+
+func PurgeAnswers(id uint32, answers Answers) witTypes.Result[Stamp, CacheError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, 32, 8))
+	var variant int32
+	var variant2 uintptr
+	var variant3 uint32
+	switch answers.Tag() {
+	case AnswersKey:
+		payload := answers.Key()
+		data := unsafe.Pointer(unsafe.SliceData(payload))
+		pinner.Pin(data)
+
+		variant = int32(0)
+		variant2 = uintptr(data)
+		variant3 = uint32(len(payload))
+
+	case AnswersPrefix:
+		payload := answers.Prefix()
+		data0 := unsafe.Pointer(unsafe.SliceData(payload))
+		pinner.Pin(data0)
+
+		variant = int32(1)
+		variant2 = uintptr(data0)
+		variant3 = uint32(len(payload))
+
+	case AnswersTag:
+		payload := answers.Tag()
+		data1 := unsafe.Pointer(unsafe.SliceData(payload))
+		pinner.Pin(data1)
+
+		variant = int32(2)
+		variant2 = uintptr(data1)
+		variant3 = uint32(len(payload))
+
+	default:
+		panic("unreachable")
+	}
+	wasm_import_purge_answers(int32(id), variant, variant2, variant3, returnArea)
+	var result witTypes.Result[Stamp, CacheError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result = witTypes.Ok[Stamp, CacheError](Stamp{Slot: uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 8))), Version: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 16))), Until: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 24)))})
+	case 1:
+		var variant4 CacheError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
+		case 0:
+
+			variant4 = MakeCacheErrorUnknownCache()
+
+		case 1:
+
+			variant4 = MakeCacheErrorRefused()
+
+		case 2:
+
+			variant4 = MakeCacheErrorTimeout()
+
+		case 3:
+
+			variant4 = MakeCacheErrorBusy()
+
+		case 4:
+
+			variant4 = MakeCacheErrorInvalidKey()
+
+		case 5:
+
+			variant4 = MakeCacheErrorTooLarge(uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 16))))
+
+		case 6:
+
+			variant4 = MakeCacheErrorLost()
+
+		case 7:
+			value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant4 = MakeCacheErrorSource(value)
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[Stamp, CacheError](variant4)
+	default:
+		panic("unreachable")
+	}
+	result5 := result
+	return result5
+
+}
+
+//go:wasmimport phasor:plugin/cache@0.1.0 begin-purge-answers
+func wasm_import_begin_purge_answers(arg0 int32, arg1 int32, arg2 uintptr, arg3 uint32) int32
+
+func BeginPurgeAnswers(id uint32, answers Answers) *phasor_plugin_operation.Operation {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	var variant int32
+	var variant2 uintptr
+	var variant3 uint32
+	switch answers.Tag() {
+	case AnswersKey:
+		payload := answers.Key()
+		data := unsafe.Pointer(unsafe.SliceData(payload))
+		pinner.Pin(data)
+
+		variant = int32(0)
+		variant2 = uintptr(data)
+		variant3 = uint32(len(payload))
+
+	case AnswersPrefix:
+		payload := answers.Prefix()
+		data0 := unsafe.Pointer(unsafe.SliceData(payload))
+		pinner.Pin(data0)
+
+		variant = int32(1)
+		variant2 = uintptr(data0)
+		variant3 = uint32(len(payload))
+
+	case AnswersTag:
+		payload := answers.Tag()
+		data1 := unsafe.Pointer(unsafe.SliceData(payload))
+		pinner.Pin(data1)
+
+		variant = int32(2)
+		variant2 = uintptr(data1)
+		variant3 = uint32(len(payload))
+
+	default:
+		panic("unreachable")
+	}
+	result := wasm_import_begin_purge_answers(int32(id), variant, variant2, variant3)
 	return phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(result)))
 
 }

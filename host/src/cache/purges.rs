@@ -1,0 +1,201 @@
+//! Purges of many answers at once, by the beginning of their keys or by a tag: nobody looks for what
+//! they hit. A purge is remembered with its moment, and an answer from before it is refused when it is
+//! found. A look-up costs one number that all workers read, and nothing is locked until it changes.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::Cache;
+use super::counters::Counter;
+use crate::time_cache;
+
+/// So many are remembered; of more, the older half becomes one purge of all that is older.
+const MOST: usize = 4096;
+
+/// Copies of a thread; those of caches that are gone go with all others.
+const COPIES_MOST: usize = 64;
+
+/// What was purged, and when (milliseconds since the epoch).
+#[derive(Debug, Clone, Default)]
+struct Known {
+    all: u64,
+    prefixes: Vec<(Box<[u8]>, u64)>,
+    tags: HashMap<Box<[u8]>, u64>,
+}
+
+impl Known {
+    /// Forgets the older half.
+    fn shorten(&mut self) {
+        if self.prefixes.len() + self.tags.len() <= MOST {
+            return;
+        }
+        let of_tags = self.tags.values();
+        let mut times: Vec<u64> = self.prefixes.iter().map(|(_, at)| *at).collect();
+        times.extend(of_tags);
+        times.sort_unstable();
+        let until = times[times.len() / 2];
+        self.all = self.all.max(until);
+        self.prefixes.retain(|(_, at)| *at > until);
+        self.tags.retain(|_, at| *at > until);
+    }
+}
+
+/// The purges of one cache.
+#[derive(Debug)]
+pub(super) struct Purges {
+    /// Tells this cache's purges from others' in a thread's copies.
+    id: u64,
+    version: AtomicU64,
+    known: Mutex<Arc<Known>>,
+}
+
+impl Default for Purges {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            version: AtomicU64::new(0),
+            known: Mutex::default(),
+        }
+    }
+}
+
+/// A thread's copy: of which cache, of which version.
+type Copy = (u64, u64, Arc<Known>);
+
+thread_local!(static COPIES: RefCell<Vec<Copy>> = const { RefCell::new(Vec::new()) });
+
+/// What an answer is purged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purge<'p> {
+    /// Keys that begin so.
+    Prefix(&'p [u8]),
+    /// Answers with this tag.
+    Tag(&'p [u8]),
+}
+
+impl Cache {
+    /// From now on answers from before do not serve that this hits; gives the moment, in milliseconds,
+    /// up to which an answer was asked for before.
+    pub fn purge_answers(&self, purge: Purge<'_>) -> u64 {
+        let now = time_cache::clock_ms();
+        self.store.purges.add(purge, now);
+        self.store.counters.count(Counter::Purges);
+        now
+    }
+
+    /// Whether an answer under this key and with these tags, asked for then, has been purged since.
+    #[must_use]
+    pub fn is_purged<'t>(
+        &self,
+        key: &[u8],
+        tags: impl Iterator<Item = &'t [u8]>,
+        begun: u64,
+    ) -> bool {
+        self.store.purges.hit(key, tags, begun)
+    }
+}
+
+impl Purges {
+    pub(super) fn add(&self, purge: Purge<'_>, now: u64) {
+        let mut known = self.known.lock();
+        let mut next = Known::clone(&known);
+        match purge {
+            Purge::Prefix(prefix) => {
+                // A longer one is a part of this.
+                next.prefixes.retain(|(own, _)| !own.starts_with(prefix));
+                next.prefixes.push((prefix.into(), now));
+            }
+            Purge::Tag(tag) => {
+                next.tags.insert(tag.into(), now);
+            }
+        }
+        next.shorten();
+        *known = Arc::new(next);
+        self.version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether an answer that was asked for then has been purged since.
+    pub(super) fn hit<'t>(
+        &self,
+        key: &[u8],
+        mut tags: impl Iterator<Item = &'t [u8]>,
+        begun: u64,
+    ) -> bool {
+        let version = self.version.load(Ordering::SeqCst);
+        if version == 0 {
+            return false;
+        }
+        COPIES.with_borrow_mut(|copies| {
+            let place = match copies.iter().position(|(id, ..)| *id == self.id) {
+                Some(place) => place,
+                None => {
+                    if copies.len() >= COPIES_MOST {
+                        copies.clear();
+                    }
+                    copies.push((self.id, 0, Arc::default()));
+                    copies.len() - 1
+                }
+            };
+            let (_, own, known) = &mut copies[place];
+            if *own != version {
+                *known = self.known.lock().clone();
+                *own = version;
+            }
+            let late = |at: &u64| begun <= *at;
+            late(&known.all)
+                || known
+                    .prefixes
+                    .iter()
+                    .any(|(prefix, at)| late(at) && key.starts_with(prefix))
+                || tags.any(|tag| known.tags.get(tag).is_some_and(late))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MOST, Purge, Purges};
+
+    fn hit(purges: &Purges, key: &str, tags: &[&str], begun: u64) -> bool {
+        purges.hit(key.as_bytes(), tags.iter().map(|tag| tag.as_bytes()), begun)
+    }
+
+    #[test]
+    fn what_is_older_is_hit() {
+        let purges = Purges::default();
+        assert!(!hit(&purges, "/a/b", &["x"], 0));
+        purges.add(Purge::Prefix(b"/a/"), 10);
+        purges.add(Purge::Tag(b"x"), 20);
+        for (key, tags, begun, expected) in [
+            ("/a/b", &[][..], 10, true),
+            ("/a/b", &[], 11, false),
+            ("/b", &[], 1, false),
+            ("/b", &["y", "x"], 20, true),
+            ("/b", &["y"], 20, false),
+            ("/b", &["x"], 21, false),
+        ] {
+            assert_eq!(hit(&purges, key, tags, begun), expected, "{key} {begun}");
+        }
+        let other = Purges::default();
+        assert!(!hit(&other, "/a/b", &["x"], 0));
+    }
+
+    #[test]
+    fn there_is_a_bound_and_nothing_purged_comes_back() {
+        let purges = Purges::default();
+        for at in 0..MOST as u64 * 2 {
+            purges.add(Purge::Tag(at.to_string().as_bytes()), at + 1);
+        }
+        let known = purges.known.lock().clone();
+        assert!(known.tags.len() <= MOST);
+        for at in [0, 17, MOST as u64 * 2 - 1] {
+            assert!(hit(&purges, "/", &[&at.to_string()], at + 1), "{at}");
+        }
+        assert!(!hit(&purges, "/", &["other"], MOST as u64 * 2 + 1));
+    }
+}
