@@ -58,13 +58,13 @@ local function write()
     if line:find('^end') then return end
   end
 end
-ngx.log(ngx.WARN, 'busy: ', tostring(select(2, pcall(function()
+ngx.log(ngx.WARN, 'busy: ', tostring((select(2, pcall(function()
   local t = ngx.thread.spawn(read)
   local _, err = sock:receive()
   assert(err == 'socket busy reading', err)
   write()
   ngx.thread.wait(t)
-end))))
+end)))))
 """
 lua.log = "ngx.log(ngx.WARN, 'duplex over: ', ngx.var.status, ' ', ngx.var.body_bytes_sent)"
 [[route]]

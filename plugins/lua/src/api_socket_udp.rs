@@ -4,8 +4,8 @@
 
 use crate::api;
 use crate::api_socket::{owner, text};
-use crate::api_socket_io::flatten_argument;
 use crate::api_socket_options::{address, arguments, bad_port};
+use crate::api_socket_value::flatten_argument;
 use crate::bindings::phasor::plugin::cosocket::{Datagram, Receiving, SocketError};
 use crate::bindings::phasor::plugin::operation::Operation;
 use crate::ffi::{self, CFunction, State};

@@ -31,6 +31,7 @@ mod api_socket_options;
 mod api_socket_request;
 mod api_socket_tls;
 mod api_socket_udp;
+mod api_socket_value;
 mod api_variable;
 mod api_worker;
 mod bindings;
