@@ -222,9 +222,7 @@ impl Engine {
                 continue;
             }
             self.plugin = step.run.plugin();
-            if step.phase == Phase::Content
-                && let Some(flow) = self.look_before(&plan).await
-            {
+            if let Some(flow) = self.look_before(step.phase).await {
                 return Ok(flow);
             }
             let verdict = match &step.run {

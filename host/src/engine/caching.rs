@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::{Engine, Flow, Plan};
+use super::{Engine, Flow};
 use crate::cache::Ticket;
 use crate::exchange::{self, Exchange};
 use crate::http_cache::HttpCache;
 use crate::http_cache::entry::{Answer, Vary};
+use crate::phase::Phase;
 
 mod keep;
 mod look;
@@ -100,10 +101,13 @@ impl Caching {
 }
 
 impl Engine {
-    /// What the plan's cache says before content; `None`: content is to run.
-    pub(super) async fn look_before(&mut self, plan: &Plan) -> Option<Flow> {
-        let cache = plan.cache.as_ref().filter(|_| self.caching.is_none())?;
-        match Box::pin(self.look(cache)).await {
+    /// What the plan's cache says before content; `None`: the step is to run.
+    pub(super) async fn look_before(&mut self, phase: Phase) -> Option<Flow> {
+        if phase != Phase::Content || self.caching.is_some() {
+            return None;
+        }
+        let cache = self.plan.cache.clone()?;
+        match Box::pin(self.look(&cache)).await {
             Looked::Served => Some(Flow::Answered),
             Looked::Status(status) => Some(Flow::Status(status)),
             Looked::Make => None,

@@ -130,7 +130,7 @@ impl Engine {
                 None if ask.authorized => return Find::Make(caching),
                 None => match cache.get(&key, Options::default(), force).await {
                     Ok(Outcome::Hit(found)) => (found.value, found.level == Level::Callback),
-                    Ok(Outcome::Miss(ticket)) => return self.fly(caching, ticket),
+                    Ok(Outcome::Miss(ticket)) => return self.fly(caching, *ticket),
                     Err(_) => return unwaited(caching),
                 },
             };
@@ -207,7 +207,7 @@ impl Engine {
             };
             let status = match http.cache.get(caching.place(), at_once, true).await {
                 Ok(Outcome::Miss(ticket)) => {
-                    caching.ticket = Some(ticket);
+                    caching.ticket = Some(*ticket);
                     caching.old = Some(answer.clone());
                     self.refresh(caching);
                     status::STALE
