@@ -68,7 +68,7 @@ fn of_answers(answers: &wit::Answers) -> Purged<'_> {
     match answers {
         wit::Answers::Key(key) => Purged::Key(key),
         wit::Answers::Prefix(prefix) => Purged::Prefix(prefix),
-        wit::Answers::Tag(tag) => Purged::Tag(tag),
+        wit::Answers::Tagged(tag) => Purged::Tag(tag),
     }
 }
 

@@ -472,7 +472,7 @@ impl<T: Cached> Cache<T> {
         let answers = match answers {
             Answers::Key(key) => host::Answers::Key(key.as_bytes()),
             Answers::Prefix(prefix) => host::Answers::Prefix(prefix.as_bytes()),
-            Answers::Tag(tag) => host::Answers::Tag(tag.as_bytes()),
+            Answers::Tag(tag) => host::Answers::Tagged(tag.as_bytes()),
         };
         host::purge_answers(self.id, answers)?;
         Ok(())

@@ -192,7 +192,7 @@ const (
 	// Those whose key begins so.
 	AnswersPrefix uint8 = 1
 	// Those that name this tag in `Surrogate-Key` or `Cache-Tag`.
-	AnswersTag uint8 = 2
+	AnswersTagged uint8 = 2
 )
 
 // Which answers of routes (`cache` on a route) a purge is for.
@@ -217,8 +217,8 @@ func (self Answers) Prefix() []uint8 {
 	}
 	return self.value.([]uint8)
 }
-func (self Answers) Tag() []uint8 {
-	if self.tag != AnswersTag {
+func (self Answers) Tagged() []uint8 {
+	if self.tag != AnswersTagged {
 		panic("tag mismatch")
 	}
 	return self.value.([]uint8)
@@ -230,8 +230,8 @@ func MakeAnswersKey(value []uint8) Answers {
 func MakeAnswersPrefix(value []uint8) Answers {
 	return Answers{AnswersPrefix, value}
 }
-func MakeAnswersTag(value []uint8) Answers {
-	return Answers{AnswersTag, value}
+func MakeAnswersTagged(value []uint8) Answers {
+	return Answers{AnswersTagged, value}
 }
 
 const (
@@ -1908,8 +1908,8 @@ func PurgeAnswers(id uint32, answers Answers) witTypes.Result[Stamp, CacheError]
 		variant2 = uintptr(data0)
 		variant3 = uint32(len(payload))
 
-	case AnswersTag:
-		payload := answers.Tag()
+	case AnswersTagged:
+		payload := answers.Tagged()
 		data1 := unsafe.Pointer(unsafe.SliceData(payload))
 		pinner.Pin(data1)
 
@@ -2005,8 +2005,8 @@ func BeginPurgeAnswers(id uint32, answers Answers) *phasor_plugin_operation.Oper
 		variant2 = uintptr(data0)
 		variant3 = uint32(len(payload))
 
-	case AnswersTag:
-		payload := answers.Tag()
+	case AnswersTagged:
+		payload := answers.Tagged()
 		data1 := unsafe.Pointer(unsafe.SliceData(payload))
 		pinner.Pin(data1)
 

@@ -68,13 +68,79 @@ type ConnectOptions struct {
 	Timeout uint32
 	// The pool's name; `none`: host and port.
 	Pool witTypes.Option[string]
-	// Connections that a new pool keeps idle; 0: the default of 30.
+	// Connections that a new pool keeps idle; 0: the configuration's `pool_size`.
 	PoolSize uint32
 	// With it the pool has at most `pool-size` connections, idle and in use, and so many
 	// callers wait for one, first come, first served.
 	Backlog witTypes.Option[uint32]
 	// The local address, `IP` or `IP:PORT`.
 	Local witTypes.Option[string]
+}
+
+// A certificate and its key, both PEM; the certificate is followed by those that vouch for it.
+type TlsIdentity struct {
+	// One or more.
+	Certificate []uint8
+	// Its private key.
+	Key []uint8
+}
+
+// How a TLS handshake goes.
+type TlsOptions struct {
+	// For all of it.
+	Timeout uint32
+	// Sent to the server (SNI) and looked for in its certificate; `none`: neither.
+	ServerName witTypes.Option[string]
+	// Whether the server's certificate has to be valid and from a known authority.
+	Verify bool
+	// PEM of the authorities, in place of the configuration's.
+	Authorities witTypes.Option[[]uint8]
+	// For a server that asks, in place of the configuration's.
+	Identity witTypes.Option[TlsIdentity]
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [resource-drop]tls-session
+func resourceDropTlsSession(handle int32)
+
+// What a server gave to resume a connection with.
+type TlsSession struct {
+	handle *witRuntime.Handle
+}
+
+func (self *TlsSession) TakeHandle() int32 {
+	return self.handle.Take()
+}
+
+func (self *TlsSession) SetHandle(handle int32) {
+	self.handle.Set(handle)
+}
+
+func (self *TlsSession) Handle() int32 {
+	return self.handle.Use()
+}
+
+func (self *TlsSession) Drop() {
+	handle := self.handle.TakeOrNil()
+	if handle != 0 {
+		resourceDropTlsSession(handle)
+	}
+}
+
+func TlsSessionFromOwnHandle(handleValue int32) *TlsSession {
+	handle := witRuntime.MakeHandle(handleValue)
+	value := &TlsSession{handle}
+	runtime.AddCleanup(value, func(_ int) {
+		handleValue := handle.TakeOrNil()
+		if handleValue != 0 {
+			resourceDropTlsSession(handleValue)
+		}
+	}, 0)
+	return value
+}
+
+func TlsSessionFromBorrowHandle(handleValue int32) *TlsSession {
+	handle := witRuntime.MakeHandle(handleValue)
+	return &TlsSession{handle}
 }
 
 const (
@@ -209,6 +275,50 @@ func StreamFromOwnHandle(handleValue int32) *Stream {
 func StreamFromBorrowHandle(handleValue int32) *Stream {
 	handle := witRuntime.MakeHandle(handleValue)
 	return &Stream{handle}
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [resource-drop]datagram
+func resourceDropDatagram(handle int32)
+
+// Datagrams with one peer: UDP, or a unix socket.
+type Datagram struct {
+	handle *witRuntime.Handle
+}
+
+func (self *Datagram) TakeHandle() int32 {
+	return self.handle.Take()
+}
+
+func (self *Datagram) SetHandle(handle int32) {
+	self.handle.Set(handle)
+}
+
+func (self *Datagram) Handle() int32 {
+	return self.handle.Use()
+}
+
+func (self *Datagram) Drop() {
+	handle := self.handle.TakeOrNil()
+	if handle != 0 {
+		resourceDropDatagram(handle)
+	}
+}
+
+func DatagramFromOwnHandle(handleValue int32) *Datagram {
+	handle := witRuntime.MakeHandle(handleValue)
+	value := &Datagram{handle}
+	runtime.AddCleanup(value, func(_ int) {
+		handleValue := handle.TakeOrNil()
+		if handleValue != 0 {
+			resourceDropDatagram(handleValue)
+		}
+	}, 0)
+	return value
+}
+
+func DatagramFromBorrowHandle(handleValue int32) *Datagram {
+	handle := witRuntime.MakeHandle(handleValue)
+	return &Datagram{handle}
 }
 
 //go:wasmimport phasor:plugin/cosocket@0.1.0 [static]stream.connect
@@ -439,6 +549,327 @@ func StreamEndConnect(op *phasor_plugin_operation.Operation) witTypes.Result[*St
 	}
 	result0 := result
 	return result0
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [method]stream.handshake
+func wasm_import_method_stream_handshake(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr, arg4 uint32, arg5 int32, arg6 int32, arg7 uintptr, arg8 uint32, arg9 int32, arg10 uintptr, arg11 uint32, arg12 uintptr, arg13 uint32, arg14 int32, arg15 int32, arg16 uintptr)
+
+func (self *Stream) Handshake(options TlsOptions, session witTypes.Option[*TlsSession]) witTypes.Result[witTypes.Unit, SocketError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
+	var option int32
+	var option0 uintptr
+	var option1 uint32
+	switch (options).ServerName.Tag() {
+	case witTypes.OptionNone:
+
+		option = int32(0)
+		option0 = 0
+		option1 = 0
+	case witTypes.OptionSome:
+		payload := (options).ServerName.Some()
+		utf8 := unsafe.Pointer(unsafe.StringData(payload))
+		pinner.Pin(utf8)
+
+		option = int32(1)
+		option0 = uintptr(utf8)
+		option1 = uint32(len(payload))
+	default:
+		panic("unreachable")
+	}
+	var result int32
+	if (options).Verify {
+		result = 1
+	} else {
+		result = 0
+	}
+	var option2 int32
+	var option3 uintptr
+	var option4 uint32
+	switch (options).Authorities.Tag() {
+	case witTypes.OptionNone:
+
+		option2 = int32(0)
+		option3 = 0
+		option4 = 0
+	case witTypes.OptionSome:
+		payload := (options).Authorities.Some()
+		data := unsafe.Pointer(unsafe.SliceData(payload))
+		pinner.Pin(data)
+
+		option2 = int32(1)
+		option3 = uintptr(data)
+		option4 = uint32(len(payload))
+	default:
+		panic("unreachable")
+	}
+	var option7 int32
+	var option8 uintptr
+	var option9 uint32
+	var option10 uintptr
+	var option11 uint32
+	switch (options).Identity.Tag() {
+	case witTypes.OptionNone:
+
+		option7 = int32(0)
+		option8 = 0
+		option9 = 0
+		option10 = 0
+		option11 = 0
+	case witTypes.OptionSome:
+		payload := (options).Identity.Some()
+		data5 := unsafe.Pointer(unsafe.SliceData((payload).Certificate))
+		pinner.Pin(data5)
+		data6 := unsafe.Pointer(unsafe.SliceData((payload).Key))
+		pinner.Pin(data6)
+
+		option7 = int32(1)
+		option8 = uintptr(data5)
+		option9 = uint32(len((payload).Certificate))
+		option10 = uintptr(data6)
+		option11 = uint32(len((payload).Key))
+	default:
+		panic("unreachable")
+	}
+	var option12 int32
+	var option13 int32
+	switch session.Tag() {
+	case witTypes.OptionNone:
+
+		option12 = int32(0)
+		option13 = 0
+	case witTypes.OptionSome:
+		payload := session.Some()
+
+		option12 = int32(1)
+		option13 = (payload).Handle()
+	default:
+		panic("unreachable")
+	}
+	wasm_import_method_stream_handshake((self).Handle(), int32((options).Timeout), option, option0, option1, result, option2, option3, option4, option7, option8, option9, option10, option11, option12, option13, returnArea)
+	var result14 witTypes.Result[witTypes.Unit, SocketError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result14 = witTypes.Ok[witTypes.Unit, SocketError](witTypes.Unit{})
+	case 1:
+		var variant SocketError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+		case 0:
+
+			variant = MakeSocketErrorTimeout()
+
+		case 1:
+
+			variant = MakeSocketErrorClosed()
+
+		case 2:
+
+			variant = MakeSocketErrorRefused()
+
+		case 3:
+
+			variant = MakeSocketErrorBusy()
+
+		case 4:
+			value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
+
+			variant = MakeSocketErrorOther(value)
+
+		default:
+			panic("unreachable")
+		}
+
+		result14 = witTypes.Err[witTypes.Unit, SocketError](variant)
+	default:
+		panic("unreachable")
+	}
+	result15 := result14
+	return result15
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [method]stream.begin-handshake
+func wasm_import_method_stream_begin_handshake(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr, arg4 uint32, arg5 int32, arg6 int32, arg7 uintptr, arg8 uint32, arg9 int32, arg10 uintptr, arg11 uint32, arg12 uintptr, arg13 uint32, arg14 int32, arg15 int32) int32
+
+func (self *Stream) BeginHandshake(options TlsOptions, session witTypes.Option[*TlsSession]) *phasor_plugin_operation.Operation {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	var option int32
+	var option0 uintptr
+	var option1 uint32
+	switch (options).ServerName.Tag() {
+	case witTypes.OptionNone:
+
+		option = int32(0)
+		option0 = 0
+		option1 = 0
+	case witTypes.OptionSome:
+		payload := (options).ServerName.Some()
+		utf8 := unsafe.Pointer(unsafe.StringData(payload))
+		pinner.Pin(utf8)
+
+		option = int32(1)
+		option0 = uintptr(utf8)
+		option1 = uint32(len(payload))
+	default:
+		panic("unreachable")
+	}
+	var result int32
+	if (options).Verify {
+		result = 1
+	} else {
+		result = 0
+	}
+	var option2 int32
+	var option3 uintptr
+	var option4 uint32
+	switch (options).Authorities.Tag() {
+	case witTypes.OptionNone:
+
+		option2 = int32(0)
+		option3 = 0
+		option4 = 0
+	case witTypes.OptionSome:
+		payload := (options).Authorities.Some()
+		data := unsafe.Pointer(unsafe.SliceData(payload))
+		pinner.Pin(data)
+
+		option2 = int32(1)
+		option3 = uintptr(data)
+		option4 = uint32(len(payload))
+	default:
+		panic("unreachable")
+	}
+	var option7 int32
+	var option8 uintptr
+	var option9 uint32
+	var option10 uintptr
+	var option11 uint32
+	switch (options).Identity.Tag() {
+	case witTypes.OptionNone:
+
+		option7 = int32(0)
+		option8 = 0
+		option9 = 0
+		option10 = 0
+		option11 = 0
+	case witTypes.OptionSome:
+		payload := (options).Identity.Some()
+		data5 := unsafe.Pointer(unsafe.SliceData((payload).Certificate))
+		pinner.Pin(data5)
+		data6 := unsafe.Pointer(unsafe.SliceData((payload).Key))
+		pinner.Pin(data6)
+
+		option7 = int32(1)
+		option8 = uintptr(data5)
+		option9 = uint32(len((payload).Certificate))
+		option10 = uintptr(data6)
+		option11 = uint32(len((payload).Key))
+	default:
+		panic("unreachable")
+	}
+	var option12 int32
+	var option13 int32
+	switch session.Tag() {
+	case witTypes.OptionNone:
+
+		option12 = int32(0)
+		option13 = 0
+	case witTypes.OptionSome:
+		payload := session.Some()
+
+		option12 = int32(1)
+		option13 = (payload).Handle()
+	default:
+		panic("unreachable")
+	}
+	result14 := wasm_import_method_stream_begin_handshake((self).Handle(), int32((options).Timeout), option, option0, option1, result, option2, option3, option4, option7, option8, option9, option10, option11, option12, option13)
+	return phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(result14)))
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [static]stream.end-handshake
+func wasm_import_static_stream_end_handshake(arg0 int32, arg1 uintptr)
+
+func StreamEndHandshake(op *phasor_plugin_operation.Operation) witTypes.Result[witTypes.Unit, SocketError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
+	wasm_import_static_stream_end_handshake((op).TakeHandle(), returnArea)
+	var result witTypes.Result[witTypes.Unit, SocketError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result = witTypes.Ok[witTypes.Unit, SocketError](witTypes.Unit{})
+	case 1:
+		var variant SocketError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+		case 0:
+
+			variant = MakeSocketErrorTimeout()
+
+		case 1:
+
+			variant = MakeSocketErrorClosed()
+
+		case 2:
+
+			variant = MakeSocketErrorRefused()
+
+		case 3:
+
+			variant = MakeSocketErrorBusy()
+
+		case 4:
+			value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
+
+			variant = MakeSocketErrorOther(value)
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[witTypes.Unit, SocketError](variant)
+	default:
+		panic("unreachable")
+	}
+	result0 := result
+	return result0
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [method]stream.session
+func wasm_import_method_stream_session(arg0 int32, arg1 uintptr)
+
+func (self *Stream) Session() witTypes.Option[*TlsSession] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, 8, 4))
+	wasm_import_method_stream_session((self).Handle(), returnArea)
+	var option witTypes.Option[*TlsSession]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		option = witTypes.None[*TlsSession]()
+	case 1:
+
+		option = witTypes.Some[*TlsSession](TlsSessionFromOwnHandle(int32(uintptr(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))))
+	default:
+		panic("unreachable")
+	}
+	result := option
+	return result
 
 }
 
@@ -959,5 +1390,401 @@ func (self *Stream) GetOption(which StreamOption) witTypes.Result[uint32, Socket
 	}
 	result0 := result
 	return result0
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [static]datagram.connect
+func wasm_import_static_datagram_connect(arg0 uintptr, arg1 uint32, arg2 int32, arg3 int32, arg4 uintptr, arg5 uint32, arg6 int32, arg7 uintptr)
+
+func DatagramConnect(host string, port uint16, local witTypes.Option[string], timeout uint32) witTypes.Result[*Datagram, SocketError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
+	utf8 := unsafe.Pointer(unsafe.StringData(host))
+	pinner.Pin(utf8)
+	var option int32
+	var option1 uintptr
+	var option2 uint32
+	switch local.Tag() {
+	case witTypes.OptionNone:
+
+		option = int32(0)
+		option1 = 0
+		option2 = 0
+	case witTypes.OptionSome:
+		payload := local.Some()
+		utf80 := unsafe.Pointer(unsafe.StringData(payload))
+		pinner.Pin(utf80)
+
+		option = int32(1)
+		option1 = uintptr(utf80)
+		option2 = uint32(len(payload))
+	default:
+		panic("unreachable")
+	}
+	wasm_import_static_datagram_connect(uintptr(utf8), uint32(len(host)), int32(port), option, option1, option2, int32(timeout), returnArea)
+	var result witTypes.Result[*Datagram, SocketError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result = witTypes.Ok[*Datagram, SocketError](DatagramFromOwnHandle(int32(uintptr(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))))
+	case 1:
+		var variant SocketError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+		case 0:
+
+			variant = MakeSocketErrorTimeout()
+
+		case 1:
+
+			variant = MakeSocketErrorClosed()
+
+		case 2:
+
+			variant = MakeSocketErrorRefused()
+
+		case 3:
+
+			variant = MakeSocketErrorBusy()
+
+		case 4:
+			value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
+
+			variant = MakeSocketErrorOther(value)
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[*Datagram, SocketError](variant)
+	default:
+		panic("unreachable")
+	}
+	result3 := result
+	return result3
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [static]datagram.begin-connect
+func wasm_import_static_datagram_begin_connect(arg0 uintptr, arg1 uint32, arg2 int32, arg3 int32, arg4 uintptr, arg5 uint32, arg6 int32) int32
+
+func DatagramBeginConnect(host string, port uint16, local witTypes.Option[string], timeout uint32) *phasor_plugin_operation.Operation {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	utf8 := unsafe.Pointer(unsafe.StringData(host))
+	pinner.Pin(utf8)
+	var option int32
+	var option1 uintptr
+	var option2 uint32
+	switch local.Tag() {
+	case witTypes.OptionNone:
+
+		option = int32(0)
+		option1 = 0
+		option2 = 0
+	case witTypes.OptionSome:
+		payload := local.Some()
+		utf80 := unsafe.Pointer(unsafe.StringData(payload))
+		pinner.Pin(utf80)
+
+		option = int32(1)
+		option1 = uintptr(utf80)
+		option2 = uint32(len(payload))
+	default:
+		panic("unreachable")
+	}
+	result := wasm_import_static_datagram_begin_connect(uintptr(utf8), uint32(len(host)), int32(port), option, option1, option2, int32(timeout))
+	return phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(result)))
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [static]datagram.end-connect
+func wasm_import_static_datagram_end_connect(arg0 int32, arg1 uintptr)
+
+func DatagramEndConnect(op *phasor_plugin_operation.Operation) witTypes.Result[*Datagram, SocketError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
+	wasm_import_static_datagram_end_connect((op).TakeHandle(), returnArea)
+	var result witTypes.Result[*Datagram, SocketError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result = witTypes.Ok[*Datagram, SocketError](DatagramFromOwnHandle(int32(uintptr(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))))
+	case 1:
+		var variant SocketError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+		case 0:
+
+			variant = MakeSocketErrorTimeout()
+
+		case 1:
+
+			variant = MakeSocketErrorClosed()
+
+		case 2:
+
+			variant = MakeSocketErrorRefused()
+
+		case 3:
+
+			variant = MakeSocketErrorBusy()
+
+		case 4:
+			value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
+
+			variant = MakeSocketErrorOther(value)
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[*Datagram, SocketError](variant)
+	default:
+		panic("unreachable")
+	}
+	result0 := result
+	return result0
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [method]datagram.send
+func wasm_import_method_datagram_send(arg0 int32, arg1 uintptr, arg2 uint32, arg3 uintptr)
+
+func (self *Datagram) Send(bytes []uint8) witTypes.Result[witTypes.Unit, SocketError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
+	data := unsafe.Pointer(unsafe.SliceData(bytes))
+	pinner.Pin(data)
+	wasm_import_method_datagram_send((self).Handle(), uintptr(data), uint32(len(bytes)), returnArea)
+	var result witTypes.Result[witTypes.Unit, SocketError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result = witTypes.Ok[witTypes.Unit, SocketError](witTypes.Unit{})
+	case 1:
+		var variant SocketError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+		case 0:
+
+			variant = MakeSocketErrorTimeout()
+
+		case 1:
+
+			variant = MakeSocketErrorClosed()
+
+		case 2:
+
+			variant = MakeSocketErrorRefused()
+
+		case 3:
+
+			variant = MakeSocketErrorBusy()
+
+		case 4:
+			value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
+
+			variant = MakeSocketErrorOther(value)
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[witTypes.Unit, SocketError](variant)
+	default:
+		panic("unreachable")
+	}
+	result0 := result
+	return result0
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [method]datagram.receive
+func wasm_import_method_datagram_receive(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr)
+
+func (self *Datagram) Receive(max uint32, timeout uint32) witTypes.Result[[]uint8, SocketError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
+	wasm_import_method_datagram_receive((self).Handle(), int32(max), int32(timeout), returnArea)
+	var result witTypes.Result[[]uint8, SocketError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+		value := witRuntime.CopySlice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4))))
+
+		result = witTypes.Ok[[]uint8, SocketError](value)
+	case 1:
+		var variant SocketError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+		case 0:
+
+			variant = MakeSocketErrorTimeout()
+
+		case 1:
+
+			variant = MakeSocketErrorClosed()
+
+		case 2:
+
+			variant = MakeSocketErrorRefused()
+
+		case 3:
+
+			variant = MakeSocketErrorBusy()
+
+		case 4:
+			value0 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
+
+			variant = MakeSocketErrorOther(value0)
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[[]uint8, SocketError](variant)
+	default:
+		panic("unreachable")
+	}
+	result1 := result
+	return result1
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [method]datagram.begin-receive
+func wasm_import_method_datagram_begin_receive(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr)
+
+func (self *Datagram) BeginReceive(max uint32, timeout uint32) Receiving {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (5 * 4), 4))
+	wasm_import_method_datagram_begin_receive((self).Handle(), int32(max), int32(timeout), returnArea)
+	var variant1 Receiving
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+		var result witTypes.Result[[]uint8, SocketError]
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+		case 0:
+			value := witRuntime.CopySlice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
+
+			result = witTypes.Ok[[]uint8, SocketError](value)
+		case 1:
+			var variant SocketError
+			switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))) {
+			case 0:
+
+				variant = MakeSocketErrorTimeout()
+
+			case 1:
+
+				variant = MakeSocketErrorClosed()
+
+			case 2:
+
+				variant = MakeSocketErrorRefused()
+
+			case 3:
+
+				variant = MakeSocketErrorBusy()
+
+			case 4:
+				value0 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (4 * 4))))
+
+				variant = MakeSocketErrorOther(value0)
+
+			default:
+				panic("unreachable")
+			}
+
+			result = witTypes.Err[[]uint8, SocketError](variant)
+		default:
+			panic("unreachable")
+		}
+
+		variant1 = MakeReceivingNow(result)
+
+	case 1:
+
+		variant1 = MakeReceivingLater(phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))))
+
+	default:
+		panic("unreachable")
+	}
+	result2 := variant1
+	return result2
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [static]datagram.end-receive
+func wasm_import_static_datagram_end_receive(arg0 int32, arg1 uintptr)
+
+func DatagramEndReceive(op *phasor_plugin_operation.Operation) witTypes.Result[[]uint8, SocketError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
+	wasm_import_static_datagram_end_receive((op).TakeHandle(), returnArea)
+	var result witTypes.Result[[]uint8, SocketError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+		value := witRuntime.CopySlice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4))))
+
+		result = witTypes.Ok[[]uint8, SocketError](value)
+	case 1:
+		var variant SocketError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+		case 0:
+
+			variant = MakeSocketErrorTimeout()
+
+		case 1:
+
+			variant = MakeSocketErrorClosed()
+
+		case 2:
+
+			variant = MakeSocketErrorRefused()
+
+		case 3:
+
+			variant = MakeSocketErrorBusy()
+
+		case 4:
+			value0 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
+
+			variant = MakeSocketErrorOther(value0)
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[[]uint8, SocketError](variant)
+	default:
+		panic("unreachable")
+	}
+	result1 := result
+	return result1
+
+}
+
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [method]datagram.close
+func wasm_import_method_datagram_close(arg0 int32)
+
+func (self *Datagram) Close() {
+
+	wasm_import_method_datagram_close((self).Handle())
 
 }

@@ -17,7 +17,7 @@ type Header = witTypes.Tuple2[string, []uint8]
 type Milliseconds = uint32
 type Operation = phasor_plugin_operation.Operation
 
-// A request with its whole body.
+// A request.
 type Outgoing struct {
 	// `GET`, `POST`, …
 	Method string
@@ -26,7 +26,7 @@ type Outgoing struct {
 	// Names and values. What belongs to a connection (`Connection`, `Transfer-Encoding`, …) is
 	// taken out; `Host` and `Content-Length` are made.
 	Headers []witTypes.Tuple2[string, []uint8]
-	// The body; empty is none.
+	// The whole body, empty is none; of an upload its first piece.
 	Body []uint8
 	// How long all of it may take, the answer's body included; 0 is 60 seconds.
 	Timeout uint32
@@ -171,6 +171,50 @@ type Streaming struct {
 	Headers []witTypes.Tuple2[string, []uint8]
 	// The body.
 	Body *Body
+}
+
+//go:wasmimport phasor:plugin/http-client@0.1.0 [resource-drop]upload
+func resourceDropUpload(handle int32)
+
+// A request whose body is sent as it is made. Dropping it ends the request.
+type Upload struct {
+	handle *witRuntime.Handle
+}
+
+func (self *Upload) TakeHandle() int32 {
+	return self.handle.Take()
+}
+
+func (self *Upload) SetHandle(handle int32) {
+	self.handle.Set(handle)
+}
+
+func (self *Upload) Handle() int32 {
+	return self.handle.Use()
+}
+
+func (self *Upload) Drop() {
+	handle := self.handle.TakeOrNil()
+	if handle != 0 {
+		resourceDropUpload(handle)
+	}
+}
+
+func UploadFromOwnHandle(handleValue int32) *Upload {
+	handle := witRuntime.MakeHandle(handleValue)
+	value := &Upload{handle}
+	runtime.AddCleanup(value, func(_ int) {
+		handleValue := handle.TakeOrNil()
+		if handleValue != 0 {
+			resourceDropUpload(handleValue)
+		}
+	}, 0)
+	return value
+}
+
+func UploadFromBorrowHandle(handleValue int32) *Upload {
+	handle := witRuntime.MakeHandle(handleValue)
+	return &Upload{handle}
 }
 
 //go:wasmimport phasor:plugin/http-client@0.1.0 fetch
@@ -654,6 +698,366 @@ func EndOpen(op *phasor_plugin_operation.Operation) witTypes.Result[Streaming, C
 
 	returnArea := uintptr(witRuntime.Allocate(pinner, (8 + 4*4), 8))
 	wasm_import_end_open((op).TakeHandle(), returnArea)
+	var result5 witTypes.Result[Streaming, ClientError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+		result := make([]witTypes.Tuple2[string, []uint8], 0, *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4))))
+		for index := 0; index < int(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4)))); index++ {
+			base := unsafe.Add(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4))))), index*(4*4))
+			value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 0))))), *(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)))
+			value0 := witRuntime.CopySlice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(base), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(base), (3 * 4))))
+
+			result = append(result, witTypes.Tuple2[string, []uint8]{F0: value, F1: value0})
+		}
+
+		result5 = witTypes.Ok[Streaming, ClientError](Streaming{Status: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8)))), Headers: result, Body: BodyFromOwnHandle(int32(uintptr(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 3*4))))))})
+	case 1:
+		var variant ClientError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
+		case 0:
+
+			variant = MakeClientErrorTimeout()
+
+		case 1:
+			value1 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorRefused(value1)
+
+		case 2:
+			value2 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorInvalid(value2)
+
+		case 3:
+			value3 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorConnect(value3)
+
+		case 4:
+			value4 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorProtocol(value4)
+
+		case 5:
+
+			variant = MakeClientErrorTooLarge(uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 16))))
+
+		default:
+			panic("unreachable")
+		}
+
+		result5 = witTypes.Err[Streaming, ClientError](variant)
+	default:
+		panic("unreachable")
+	}
+	result6 := result5
+	return result6
+
+}
+
+//go:wasmimport phasor:plugin/http-client@0.1.0 [static]upload.begin
+func wasm_import_static_upload_begin(arg0 uintptr, arg1 uint32, arg2 uintptr, arg3 uint32, arg4 uintptr, arg5 uint32, arg6 uintptr, arg7 uint32, arg8 int32, arg9 int64, arg10 uintptr)
+
+func UploadBegin(request Outgoing) witTypes.Result[*Upload, ClientError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (16 + 2*4), 8))
+	utf8 := unsafe.Pointer(unsafe.StringData((request).Method))
+	pinner.Pin(utf8)
+	utf80 := unsafe.Pointer(unsafe.StringData((request).Url))
+	pinner.Pin(utf80)
+	slice := (request).Headers
+	length := uint32(len(slice))
+	result := witRuntime.Allocate(pinner, uintptr(length*(4*4)), 4)
+	for index, element := range slice {
+		base := unsafe.Add(result, index*(4*4))
+		utf81 := unsafe.Pointer(unsafe.StringData((element).F0))
+		pinner.Pin(utf81)
+		*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)) = uint32(uint32(len((element).F0)))
+		*(*uint32)(unsafe.Add(unsafe.Pointer(base), 0)) = uint32(uintptr(uintptr(utf81)))
+		data := unsafe.Pointer(unsafe.SliceData((element).F1))
+		pinner.Pin(data)
+		*(*uint32)(unsafe.Add(unsafe.Pointer(base), (3 * 4))) = uint32(uint32(len((element).F1)))
+		*(*uint32)(unsafe.Add(unsafe.Pointer(base), (2 * 4))) = uint32(uintptr(uintptr(data)))
+
+	}
+
+	data2 := unsafe.Pointer(unsafe.SliceData((request).Body))
+	pinner.Pin(data2)
+	wasm_import_static_upload_begin(uintptr(utf8), uint32(len((request).Method)), uintptr(utf80), uint32(len((request).Url)), uintptr(result), length, uintptr(data2), uint32(len((request).Body)), int32((request).Timeout), int64((request).Limit), returnArea)
+	var result6 witTypes.Result[*Upload, ClientError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result6 = witTypes.Ok[*Upload, ClientError](UploadFromOwnHandle(int32(uintptr(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 8))))))
+	case 1:
+		var variant ClientError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
+		case 0:
+
+			variant = MakeClientErrorTimeout()
+
+		case 1:
+			value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorRefused(value)
+
+		case 2:
+			value3 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorInvalid(value3)
+
+		case 3:
+			value4 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorConnect(value4)
+
+		case 4:
+			value5 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorProtocol(value5)
+
+		case 5:
+
+			variant = MakeClientErrorTooLarge(uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 16))))
+
+		default:
+			panic("unreachable")
+		}
+
+		result6 = witTypes.Err[*Upload, ClientError](variant)
+	default:
+		panic("unreachable")
+	}
+	result7 := result6
+	return result7
+
+}
+
+//go:wasmimport phasor:plugin/http-client@0.1.0 [method]upload.write
+func wasm_import_method_upload_write(arg0 int32, arg1 uintptr, arg2 uint32, arg3 int32, arg4 uintptr)
+
+func (self *Upload) Write(bytes []uint8, timeout uint32) witTypes.Result[bool, ClientError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (16 + 2*4), 8))
+	data := unsafe.Pointer(unsafe.SliceData(bytes))
+	pinner.Pin(data)
+	wasm_import_method_upload_write((self).Handle(), uintptr(data), uint32(len(bytes)), int32(timeout), returnArea)
+	var result witTypes.Result[bool, ClientError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result = witTypes.Ok[bool, ClientError]((uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) != 0))
+	case 1:
+		var variant ClientError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
+		case 0:
+
+			variant = MakeClientErrorTimeout()
+
+		case 1:
+			value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorRefused(value)
+
+		case 2:
+			value0 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorInvalid(value0)
+
+		case 3:
+			value1 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorConnect(value1)
+
+		case 4:
+			value2 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorProtocol(value2)
+
+		case 5:
+
+			variant = MakeClientErrorTooLarge(uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 16))))
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[bool, ClientError](variant)
+	default:
+		panic("unreachable")
+	}
+	result3 := result
+	return result3
+
+}
+
+//go:wasmimport phasor:plugin/http-client@0.1.0 [method]upload.begin-write
+func wasm_import_method_upload_begin_write(arg0 int32, arg1 uintptr, arg2 uint32, arg3 int32) int32
+
+func (self *Upload) BeginWrite(bytes []uint8, timeout uint32) *phasor_plugin_operation.Operation {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	data := unsafe.Pointer(unsafe.SliceData(bytes))
+	pinner.Pin(data)
+	result := wasm_import_method_upload_begin_write((self).Handle(), uintptr(data), uint32(len(bytes)), int32(timeout))
+	return phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(result)))
+
+}
+
+//go:wasmimport phasor:plugin/http-client@0.1.0 [static]upload.end-write
+func wasm_import_static_upload_end_write(arg0 int32, arg1 uintptr)
+
+func UploadEndWrite(op *phasor_plugin_operation.Operation) witTypes.Result[bool, ClientError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (16 + 2*4), 8))
+	wasm_import_static_upload_end_write((op).TakeHandle(), returnArea)
+	var result witTypes.Result[bool, ClientError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result = witTypes.Ok[bool, ClientError]((uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) != 0))
+	case 1:
+		var variant ClientError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
+		case 0:
+
+			variant = MakeClientErrorTimeout()
+
+		case 1:
+			value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorRefused(value)
+
+		case 2:
+			value0 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorInvalid(value0)
+
+		case 3:
+			value1 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorConnect(value1)
+
+		case 4:
+			value2 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorProtocol(value2)
+
+		case 5:
+
+			variant = MakeClientErrorTooLarge(uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 16))))
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[bool, ClientError](variant)
+	default:
+		panic("unreachable")
+	}
+	result3 := result
+	return result3
+
+}
+
+//go:wasmimport phasor:plugin/http-client@0.1.0 [method]upload.finish
+func wasm_import_method_upload_finish(arg0 int32, arg1 int32, arg2 uintptr)
+
+func (self *Upload) Finish(timeout uint32) witTypes.Result[Streaming, ClientError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (8 + 4*4), 8))
+	wasm_import_method_upload_finish((self).Handle(), int32(timeout), returnArea)
+	var result5 witTypes.Result[Streaming, ClientError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+		result := make([]witTypes.Tuple2[string, []uint8], 0, *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4))))
+		for index := 0; index < int(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4)))); index++ {
+			base := unsafe.Add(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4))))), index*(4*4))
+			value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 0))))), *(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)))
+			value0 := witRuntime.CopySlice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(base), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(base), (3 * 4))))
+
+			result = append(result, witTypes.Tuple2[string, []uint8]{F0: value, F1: value0})
+		}
+
+		result5 = witTypes.Ok[Streaming, ClientError](Streaming{Status: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8)))), Headers: result, Body: BodyFromOwnHandle(int32(uintptr(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 3*4))))))})
+	case 1:
+		var variant ClientError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
+		case 0:
+
+			variant = MakeClientErrorTimeout()
+
+		case 1:
+			value1 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorRefused(value1)
+
+		case 2:
+			value2 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorInvalid(value2)
+
+		case 3:
+			value3 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorConnect(value3)
+
+		case 4:
+			value4 := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 1*4))))
+
+			variant = MakeClientErrorProtocol(value4)
+
+		case 5:
+
+			variant = MakeClientErrorTooLarge(uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 16))))
+
+		default:
+			panic("unreachable")
+		}
+
+		result5 = witTypes.Err[Streaming, ClientError](variant)
+	default:
+		panic("unreachable")
+	}
+	result6 := result5
+	return result6
+
+}
+
+//go:wasmimport phasor:plugin/http-client@0.1.0 [method]upload.begin-finish
+func wasm_import_method_upload_begin_finish(arg0 int32, arg1 int32) int32
+
+func (self *Upload) BeginFinish(timeout uint32) *phasor_plugin_operation.Operation {
+
+	result := wasm_import_method_upload_begin_finish((self).Handle(), int32(timeout))
+	return phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(result)))
+
+}
+
+//go:wasmimport phasor:plugin/http-client@0.1.0 [static]upload.end-finish
+func wasm_import_static_upload_end_finish(arg0 int32, arg1 uintptr)
+
+func UploadEndFinish(op *phasor_plugin_operation.Operation) witTypes.Result[Streaming, ClientError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (8 + 4*4), 8))
+	wasm_import_static_upload_end_finish((op).TakeHandle(), returnArea)
 	var result5 witTypes.Result[Streaming, ClientError]
 	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
 	case 0:
