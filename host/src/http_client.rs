@@ -142,7 +142,7 @@ impl Client {
             .timer(hyper_util::rt::TokioTimer::new())
             .http1_max_headers(HEADERS)
             .http1_max_buf_size(HEAD)
-            .set_host(false)
+            .set_host(true)
             .build(Connector::new(settings));
         Self(client)
     }

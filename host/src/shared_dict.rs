@@ -6,9 +6,8 @@
 //! whole: the bytes in use are one atomic counter, so one large value may fill a dict of many
 //! shards; the victim of an eviction comes from the shard whose oldest entry was unused for longest
 //! (each shard publishes that moment), so that the order is least-recently-used to the millisecond
-//! over all shards; `get_keys`, `flush_all` and `flush_expired` go shard by shard and let the lock
-//! go between pieces. Dicts below one MiB have one shard, and with it the exact order.
-//! Memory is freed after the lock is let go.
+//! over all shards; `get_keys`, `flush_all` and `flush_expired` go shard by shard, piece by piece.
+//! Dicts below one MiB have one shard, and with it the exact order. Memory is freed unlocked.
 //!
 //! Why not a lock-free map: reads reorder the list of use, so every operation writes; a mutex that
 //! is held for less time than a cache miss costs is then the cheapest thing there is.
@@ -35,7 +34,6 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use registry::{Dicts, Registry, Wanted};
 use shard::{ENTRY_COST, Shard, Stored};
-
 /// Keys are shorter than this, as in OpenResty: its key length has 16 bits.
 pub const MAX_KEY_BYTES: usize = 65_535;
 /// Enough that 16 workers seldom meet; a power of two, so that a mask chooses.
@@ -487,7 +485,7 @@ impl SharedDict {
             0 => Err(DictError::EmptyKey),
             1..=MAX_KEY_BYTES => {
                 let hash = self.hasher.hash_one(key);
-                // Not the bits that the table uses: it takes the lowest and the highest seven.
+                // The table uses the lowest bits and the highest seven.
                 let middle = usize::try_from((hash >> 32) & 0xffff).unwrap_or(0);
                 Ok((&self.lanes[middle & (self.lanes.len() - 1)], hash))
             }

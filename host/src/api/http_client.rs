@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use wasmtime::component::Resource;
@@ -80,7 +80,6 @@ fn request(outgoing: wit::Outgoing) -> Result<http::Request<http_client::Body>, 
     if !matches!(uri.scheme_str(), Some("http" | "https")) || authority.as_str().contains('@') {
         return Err(invalid("URL of HTTP"));
     }
-    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| invalid("host"))?;
     let body = Full::new(Bytes::from(outgoing.body)).map_err(|never| match never {});
     let mut request = http::Request::new(body.boxed_unsync());
     for (name, value) in &outgoing.headers {
@@ -90,7 +89,8 @@ fn request(outgoing: wit::Outgoing) -> Result<http::Request<http_client::Body>, 
     }
     strip_hop_by_hop(request.headers_mut());
     request.headers_mut().remove(CONTENT_LENGTH);
-    request.headers_mut().insert(HOST, host);
+    // The client makes it: HTTP/2 has none beside `:authority`.
+    request.headers_mut().remove(HOST);
     *request.method_mut() =
         http::Method::from_bytes(outgoing.method.as_bytes()).map_err(|_| invalid("method"))?;
     *request.uri_mut() = uri;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{CONTENT_LENGTH, HeaderValue, SERVER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, SERVER, TRANSFER_ENCODING};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
@@ -165,10 +165,14 @@ fn switch(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
     for name in [CONTENT_LENGTH, TRANSFER_ENCODING] {
         response.headers_mut().remove(name);
     }
-    response
-        .headers_mut()
+    let headers = response.headers_mut();
+    headers
         .entry(SERVER)
         .or_insert(const { HeaderValue::from_static("phasor") });
+    // RFC 9110, 7.8: whoever sends `Upgrade` names it in `Connection`; nginx adds that, too.
+    headers
+        .entry(CONNECTION)
+        .or_insert(const { HeaderValue::from_static("upgrade") });
     let control = running.control.clone();
     control.leave(running, driver);
     response

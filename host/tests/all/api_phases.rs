@@ -200,6 +200,7 @@ url = "redis://127.0.0.1:{redis}"
 [plugin.lua]
 config = { init = "require('all').run('init')", init_worker = "require('all').run('init_worker') ngx.timer.at(0, function() require('all').run('timer') end)", exit_worker = "require('all').run('exit_worker')" }
 limits = { cpu = "5s" }
+allow = { http = ["*"] }
 [[route]]
 path = "/all"
 set = { x = { lua = "require('all').run('set') return 'x'" } }

@@ -70,7 +70,7 @@ fn init_may_refuse() {
     let (code, _, err) = run(Command::new(PHASOR).arg("check").arg(&file));
     assert_eq!(code, 78, "{err}");
     assert!(
-        err.contains("plugin `go`: this configuration is refused"),
+        err.contains("plugin `go`: phase init: this configuration is refused"),
         "{err}"
     );
 }
