@@ -10,7 +10,7 @@
 //!     stream.write(b"PING\r\n").await?;
 //!     let line = stream.line().await?;
 //!     stream.keep_alive(None)?;
-//!     Ok(Answer::text(line))
+//!     Ok(Answer::text(String::from_utf8_lossy(&line).into_owned()))
 //! }
 //! ```
 //!
