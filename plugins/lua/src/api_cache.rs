@@ -7,7 +7,7 @@
 
 use crate::api;
 use crate::bindings::phasor::plugin::cache::{
-    self, CacheError, Flight, Found, Level, Outcome, Stamp,
+    self, Answers, CacheError, Flight, Found, Level, Outcome, Stamp,
 };
 use crate::cache_copies;
 use crate::cache_options::{options, time};
@@ -347,6 +347,25 @@ unsafe extern "C-unwind" fn purge(l: *mut State) -> c_int {
     }
 }
 
+/// `purge_answers(id, kind, text)`: answers of routes; the kind is `"key"`, `"prefix"` or `"tag"`.
+unsafe extern "C-unwind" fn purge_answers(l: *mut State) -> c_int {
+    // SAFETY: called by Lua; the text is gone before anything raises.
+    unsafe {
+        api::check_phase(l, phase::WAIT);
+        let (id, kind, text) = (id(l), ffi::check_bytes(l, 2), ffi::check_bytes(l, 3));
+        vm().select();
+        let operation = {
+            let answers = match kind {
+                b"key" => Answers::Key(text.to_vec()),
+                b"prefix" => Answers::Prefix(text.to_vec()),
+                _ => Answers::Tagged(text.to_vec()),
+            };
+            cache::begin_purge_answers(id, &answers)
+        };
+        end_with(l, operation, changed)
+    }
+}
+
 unsafe extern "C-unwind" fn changed(l: *mut State) -> c_int {
     // SAFETY: called by Lua as the continuation of a change.
     unsafe {
@@ -432,6 +451,7 @@ unsafe extern "C-unwind" fn module(l: *mut State) -> c_int {
                 (c"set", set),
                 (c"delete", delete),
                 (c"purge", purge),
+                (c"purge_answers", purge_answers),
                 (c"peek", peek),
                 (c"counters", counters),
                 (c"join", join),

@@ -11,6 +11,7 @@ local spawn, wait = ngx.thread.spawn, ngx.thread.wait
 local LEVELS = { "memory", "disk", "redis", "callback" }
 local FOR_EVER = { ttl = 0 }
 local OPTIONS = { ttl = true, negative_ttl = true, stale = true, retry = true, wait = true }
+local ANSWERS = { key = true, prefix = true, tag = true }
 
 local Cache, Flight = {}, {}
 local cache_meta, flight_meta = { __index = Cache }, { __index = Flight }
@@ -382,6 +383,28 @@ function Cache:purge()
         return nil, version
     end
     host.clear(copies)
+    return true
+end
+
+-- purge_answers({ key = "http://example.com/a?b" }), or `prefix`, or `tag`: the answers of routes that
+-- this cache keeps under that URI, below it, or with that tag. No worker serves them when this returns.
+function Cache:purge_answers(which)
+    local kind, text
+    if type(which) == "table" then
+        kind, text = next(which)
+    end
+    if not ANSWERS[kind] or type(text) ~= "string" or next(which, kind) ~= nil then
+        error("bad answers, table with one of key, prefix and tag expected", 2)
+    end
+    local id = self.id
+    if not id then
+        local _
+        _, id = ready(self)
+    end
+    local slot, err = host.purge_answers(id, kind, text)
+    if not slot then
+        return nil, err
+    end
     return true
 end
 
