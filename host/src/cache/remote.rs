@@ -193,9 +193,14 @@ impl Remote {
                 .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
         if mine {
-            let message = format!("cache `{}`: {message}", self.cache);
-            error_log::write(level, &Context::default(), message);
+            self.announce(level, message);
         }
+    }
+
+    /// A line in the log at once: of what begins or ends, so that neither is missing.
+    fn announce(&self, level: LogLevel, message: &str) {
+        let message = format!("cache `{}`: {message}", self.cache);
+        error_log::write(level, &Context::default(), message);
     }
 
     fn client(&self) -> Arc<Client> {

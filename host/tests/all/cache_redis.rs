@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -124,6 +124,8 @@ fn servers_share_values_and_a_restart_finds_them() {
     assert!((1..=60_000).contains(&left), "{left}");
     ask(&first, "/purge");
     until(&third, "/get?source=new", r#"Some("new")"#);
+    // What came before the news of the purge is not kept; what comes from memory was kept in Redis, too.
+    until(&third, "/get?source=new", r#"Some("new") Some(Level::Memory)"#);
     third.stop(Signal::QUIT);
     let fourth = server(store.port, cache, "");
     assert!(ask(&fourth, "/get").starts_with(r#"Some("new") Some(Level::Remote)"#));
@@ -298,6 +300,8 @@ struct Seen {
     answers: AtomicUsize,
     failed: AtomicUsize,
     slowest: AtomicU64,
+    /// Connections that ended without an answer.
+    lost: Mutex<Vec<String>>,
 }
 
 /// Clients that ask for twenty keys all the while; each answer is to be a value.
@@ -317,9 +321,19 @@ fn load<T>(servers: [&Server; 2], trial: impl FnOnce(&Seen) -> T) -> (T, Seen) {
                         "GET /get?key=k{}&source=v HTTP/1.1\r\nHost: x\r\n\r\n",
                         step % 20
                     ));
-                    let text = client.response(false).unwrap().text();
-                    if !text.starts_with(r#"Some("v")"#) {
+                    let answer = match client.response(false) {
+                        Ok(answer) => answer,
+                        Err(why) => {
+                            seen.lost.lock().unwrap().push(why);
+                            return;
+                        }
+                    };
+                    if !answer.text().starts_with(r#"Some("v")"#) {
                         seen.failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                    // After `keepalive_requests`.
+                    if answer.header("connection").as_deref() == Some("close") {
+                        client = Client::connect(port);
                     }
                     let millis = u64::try_from(begin.elapsed().as_millis()).unwrap();
                     seen.slowest.fetch_max(millis, Ordering::Relaxed);
@@ -331,6 +345,10 @@ fn load<T>(servers: [&Server; 2], trial: impl FnOnce(&Seen) -> T) -> (T, Seen) {
         over.store(true, Ordering::Relaxed);
         result
     });
+    let lost = seen.lost.lock().unwrap();
+    let logs = servers.map(|server| server.log_since(0));
+    assert!(lost.is_empty(), "{lost:?}\n{}", logs.join("\n"));
+    drop(lost);
     (result, seen)
 }
 
@@ -344,7 +362,6 @@ fn answers(seen: &Seen, more: usize) {
 }
 
 #[test]
-#[ignore = "open: now and then the last look gets its own source's value, not what the other server has set"]
 fn no_request_fails_whatever_becomes_of_redis() {
     let Some(mut store) = Redis::start(&[]) else {
         return;
@@ -391,17 +408,20 @@ fn no_request_fails_whatever_becomes_of_redis() {
         answers(seen, 500);
     });
     check("killed, and empty when it was back", &seen);
-    // All is as before: what one server sets the other sees.
-    assert_eq!(ask(&first, "/set?key=after&value=all"), "Ok(())");
-    until(
-        &second,
-        "/get?key=after&source=nothing&ttl=1",
-        r#"Some("all")"#,
-    );
+    // What one server sets the other sees, as soon as the first's breaker has closed again: what is set
+    // before that is told to the other without its value.
+    let begin = Instant::now();
+    loop {
+        assert_eq!(ask(&first, "/set?key=after&value=all"), "Ok(())");
+        let text = ask(&second, "/get?key=after&source=nothing&ttl=1");
+        if text.starts_with(r#"Some("all")"#) {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{text}");
+    }
 }
 
 #[test]
-#[ignore = "open: after a restart of Redis the line `changes of other servers are heard again` does not come"]
 fn a_redis_that_was_emptied_gets_back_what_servers_have() {
     let Some(mut store) = Redis::start(&[]) else {
         return;
@@ -415,8 +435,9 @@ fn a_redis_that_was_emptied_gets_back_what_servers_have() {
     while redis(store.port, &[b"EXISTS", b"things:!life"]) != ":1\r\n" {
         assert!(begin.elapsed() < PATIENCE, "Redis gets no mark");
     }
-    store.kill();
     let mark = server.mark();
+    store.kill();
+    server.wait_log("changes of other servers are not heard now", mark);
     store.run();
     server.wait_log("changes of other servers are heard again", mark);
     for n in 0..20 {

@@ -67,7 +67,8 @@ async fn follow(weak: &Weak<Remote>) {
             Ok(subscription) => match remote.greet(&client, &mut life).await {
                 Ok(()) => {
                     if std::mem::take(&mut lost) {
-                        remote.say(LogLevel::Notice, "changes of other servers are heard again");
+                        let message = "changes of other servers are heard again";
+                        remote.announce(LogLevel::Notice, message);
                     }
                     drop(remote);
                     hear(weak, &client, &subscription).await
@@ -82,7 +83,7 @@ async fn follow(weak: &Weak<Remote>) {
         if !std::mem::replace(&mut lost, true) {
             let why = error.map_or_else(|| "no beat".to_owned(), |error| error.to_string());
             let message = format!("changes of other servers are not heard now: {why}");
-            remote.say(LogLevel::Warn, &message);
+            remote.announce(LogLevel::Warn, &message);
         }
         drop(remote);
         tokio::time::sleep(TICK).await;
