@@ -14,16 +14,21 @@ mod cluster;
 mod cluster_reply;
 pub mod command;
 mod connect;
+pub(crate) mod feed;
 mod lane;
 mod limit;
+mod script;
 mod subscription;
+mod waiters;
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
 pub use ::redis::{Cmd, Pipeline, Value, cmd, pipe};
 pub use client::Client;
+pub(crate) use script::Script;
 pub use subscription::{Message, Subscription};
+pub(crate) use waiters::Waiters;
 
 use crate::config::model::Redis;
 

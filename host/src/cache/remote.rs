@@ -5,7 +5,7 @@
 //! a look-up is a miss, and changes wait in [`Pending`]. The [`feed`] hears what other servers change.
 
 mod claims;
-mod feed;
+mod hear;
 mod pending;
 mod script;
 mod write;
@@ -13,9 +13,12 @@ mod write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once, Weak};
 
+use parking_lot::Mutex;
+
 use crate::config::model::{Cache as Config, RemoteLevel};
-use crate::observe::error_log::{self, Context, Level as LogLevel};
-use crate::redis::{self, Client, Cmd, RedisError, Value, cmd};
+use crate::observe::error_log::Level as LogLevel;
+use crate::redis::feed::{self, Listener as _, Node};
+use crate::redis::{self, Client, RedisError, Script, Value};
 use crate::time_cache;
 
 use super::counters::Counter;
@@ -25,7 +28,7 @@ use super::store::Store;
 pub(super) use claims::Claim;
 use claims::Claims;
 use pending::{Believed, Pending};
-use script::{SLOTS, Script};
+use script::SLOTS;
 
 /// The emptying before the first.
 const NO_GENERATION: u64 = 0;
@@ -56,11 +59,13 @@ pub(super) struct Remote {
     cache: String,
     most: u64,
     /// This one among all that share the values.
-    node: [u8; 8],
+    node: Node,
     store: Weak<Store>,
     pending: Pending,
     claims: Claims,
     feed: Once,
+    /// What marks the Redis that was seen last; another one has forgotten everything.
+    life: Mutex<Option<Vec<u8>>>,
     said: AtomicU64,
 }
 
@@ -83,15 +88,6 @@ enum News {
     Purged = b'p' as isize,
     /// A flight ended without a value.
     Released = b'r' as isize,
-    /// Nothing; whoever sent it hears whether the connection lives.
-    Beat = b'b' as isize,
-}
-
-fn node() -> [u8; 8] {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new()
-        .hash_one(std::process::id())
-        .to_be_bytes()
 }
 
 fn number(value: &Value) -> Option<u64> {
@@ -119,12 +115,13 @@ impl Remote {
         Arc::new(Self {
             cache: config.name.clone(),
             most: config.size,
-            node: node(),
+            node: feed::node(),
             store: Arc::downgrade(store),
             pending: Pending::new(level.queue),
             claims: Claims::default(),
             config: level.clone(),
             feed: Once::new(),
+            life: Mutex::default(),
             said: AtomicU64::new(0),
         })
     }
@@ -170,7 +167,7 @@ impl Remote {
     }
 
     fn news(&self, news: News, rest: &[u8]) -> Vec<u8> {
-        [&[news as u8][..], &self.node, rest].concat()
+        feed::frame(news as u8, &self.node, rest)
     }
 
     fn slot(key: &[u8]) -> u32 {
@@ -193,14 +190,8 @@ impl Remote {
                 .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
         if mine {
-            self.announce(level, message);
+            self.note(level, message);
         }
-    }
-
-    /// A line in the log at once: of what begins or ends, so that neither is missing.
-    fn announce(&self, level: LogLevel, message: &str) {
-        let message = format!("cache `{}`: {message}", self.cache);
-        error_log::write(level, &Context::default(), message);
     }
 
     fn client(&self) -> Arc<Client> {
@@ -213,22 +204,7 @@ impl Remote {
         keys: &[Vec<u8>],
         arguments: &[Vec<u8>],
     ) -> Result<Value, RedisError> {
-        let call = |command: &str, script: &str| -> Cmd {
-            let mut call = cmd(command);
-            call.arg(script).arg(keys.len());
-            for part in keys.iter().chain(arguments) {
-                call.arg(part.as_slice());
-            }
-            call
-        };
-        let client = self.client();
-        let first = client.clone().command(call("EVALSHA", &script.hash)).await;
-        match first {
-            Err(RedisError::Failed(text)) if text.starts_with("NOSCRIPT") => {
-                client.command(call("EVAL", script.text)).await
-            }
-            reply => reply,
-        }
+        script.run(&self.client(), keys, arguments).await
     }
 
     /// Looks for a key; `skip`: only for what [`fill`](Self::fill) has to know.

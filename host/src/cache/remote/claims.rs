@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::behind::TooLate;
 use super::script::{CLAIM, RELEASE, RENEW};
 use super::{Answer, News, Remote, Seen, count, number};
-use crate::redis::{RedisError, Value};
+use crate::redis::{RedisError, Value, Waiters};
 
 /// How long nobody looks by himself.
 const SLOW: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ type Key = Box<[u8]>;
 pub(super) struct Claims {
     held: Mutex<HashMap<Key, u64>>,
     over: Mutex<Vec<(Key, u64)>>,
-    waiting: Mutex<HashMap<Key, Vec<oneshot::Sender<()>>>>,
+    pub(super) waiting: Waiters,
     /// There are claims to give back.
     pub(super) given_up: Arc<Notify>,
 }
@@ -80,37 +80,6 @@ enum Claimed {
     Theirs(Duration),
 }
 
-impl Claims {
-    /// Hears of the next news of a key.
-    fn listen(&self, key: &[u8]) -> oneshot::Receiver<()> {
-        let (tell, news) = oneshot::channel();
-        let mut waiting = self.waiting.lock();
-        let line = waiting.entry(key.into()).or_default();
-        line.retain(|other| !other.is_closed());
-        line.push(tell);
-        news
-    }
-
-    fn forget(&self, key: &[u8]) {
-        let mut waiting = self.waiting.lock();
-        if let Some(line) = waiting.get_mut(key) {
-            line.retain(|other| !other.is_closed());
-            if line.is_empty() {
-                waiting.remove(key);
-            }
-        }
-    }
-
-    /// There is news of a key.
-    pub(super) fn wake(&self, key: &[u8]) {
-        let line = self.waiting.lock().remove(key);
-        for waiter in line.unwrap_or_default() {
-            // Whoever has left needs nothing.
-            let _heard = waiter.send(()).is_ok();
-        }
-    }
-}
-
 impl Remote {
     fn token(&self, number: u64) -> Vec<u8> {
         [&self.node[..], number.to_string().as_bytes()].concat()
@@ -128,11 +97,11 @@ impl Remote {
     ) -> Result<Option<(Claim, Answer)>, TooLate> {
         loop {
             // Before it asks, so that no news is missed.
-            let news = self.claims.listen(key);
+            let news = self.claims.waiting.listen(key);
             let left = match self.try_claim(key).await {
                 Ok(Claimed::Mine(claim, answer)) => {
                     drop(news);
-                    self.claims.forget(key);
+                    self.claims.waiting.forget(key);
                     return Ok(Some((claim, answer)));
                 }
                 Ok(Claimed::Theirs(left)) => left,
@@ -144,7 +113,7 @@ impl Remote {
             let look = Instant::now() + SLOW.min(left + AFTER);
             let woken = tokio::time::timeout_at(look.min(deadline), news).await;
             if woken.is_err() {
-                self.claims.forget(key);
+                self.claims.waiting.forget(key);
                 if Instant::now() >= deadline {
                     return Err(TooLate);
                 }

@@ -5,32 +5,12 @@
 //! a cache is one write. The changes of keys are counted, keys spread over [`SLOTS`] counters: what a
 //! source gave is refused where its counter has moved since the source was asked.
 
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-use sha1::{Digest as _, Sha1};
+use crate::redis::Script;
 
 /// Counters of changes: a change of one key refuses what flies for one in so many others.
 pub(super) const SLOTS: u32 = 1024;
-
-/// A script and the name by which Redis knows it once it has seen it.
-pub(super) struct Script {
-    pub(super) text: &'static str,
-    pub(super) hash: String,
-}
-
-impl Script {
-    fn new(text: &'static str) -> Self {
-        let hash = Sha1::digest(text.as_bytes())
-            .iter()
-            .fold(String::new(), |mut hash, byte| {
-                // Writing to a string cannot fail.
-                let _written = write!(hash, "{byte:02x}").is_ok();
-                hash
-            });
-        Self { text, hash }
-    }
-}
 
 /// What a flight brought. Keys: value, gen, counts, claim. Arguments: record, milliseconds (0: for
 /// ever), channel, message, slot, and what was seen: gen, count, claim (empty: none; count "?": nothing
