@@ -1,31 +1,33 @@
-//! Locks without Wasm: an owner, a longest hold, and a line in which waiters stand.
+//! Locks without Wasm: an owner, a longest hold, and a line in which waiters stand; in this process, or in
+//! a Redis that several servers share.
 //!
 //! Whoever has the [`Guard`] has the lock. Dropping it (a trap, a client that left) hands the lock to the
 //! next in line, and so does the end of its hold; what the late holder does then is refused, because each
 //! owner has a number of its own, and a greater one than all before it.
 
+mod hear;
+mod lease;
+mod local;
 mod registry;
+mod remote;
+mod script;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
-use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::config::model::Lock as Config;
+use local::Store;
 pub use registry::Registry;
+use remote::Remote;
 
-/// Locks of the map; far more than workers, so that two seldom meet.
-const SHARDS: usize = 64;
 /// The longest name of a lock: as long as a shared dict's key.
 const NAME_LIMIT: usize = 65_535;
+/// The hold of whoever is first in this process's line for a lock in Redis: until it has it.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Why a lock was not got, or is not held any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,41 +40,18 @@ pub enum LockError {
     Lost,
     /// Empty, or over 65,535 bytes.
     InvalidName,
-}
-
-/// One that is held.
-#[derive(Debug)]
-struct Held {
-    owner: u64,
-    until: Instant,
-    waiters: VecDeque<Waiter>,
-}
-
-/// One in line, with the hold it wants.
-#[derive(Debug)]
-struct Waiter {
-    hold: Duration,
-    tell: oneshot::Sender<Guard>,
-}
-
-type Shard = HashMap<Box<[u8]>, Held>;
-
-/// What all workers share of the locks of one table; it outlives a generation, so a reload frees none.
-#[derive(Debug)]
-struct Store {
-    shards: Box<[Mutex<Shard>]>,
-    hasher: RandomState,
-    owners: AtomicU64,
-    waiting: AtomicUsize,
+    /// The Redis in which it lives is away, or has lost what it knew.
+    Unavailable,
 }
 
 /// The right to go on; dropping it gives the lock back.
 #[derive(Debug)]
-pub struct Guard {
-    store: Arc<Store>,
-    name: Box<[u8]>,
-    owner: u64,
-    hold: Duration,
+pub struct Guard(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Local(local::Guard),
+    Remote(lease::Guard),
 }
 
 /// The locks of one table of the configuration.
@@ -80,113 +59,7 @@ pub struct Guard {
 pub struct Locks {
     config: Config,
     store: Arc<Store>,
-}
-
-/// A place among those that wait.
-struct Waiting<'s>(&'s Store);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What the first look says.
-enum Asked {
-    Got(Guard),
-    Wait(oneshot::Receiver<Guard>, Instant),
-}
-
-impl Store {
-    fn new() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::default(),
-            owners: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
-        }
-    }
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a part of a hash, cut to its range"
-    )]
-    fn shard(&self, name: &[u8]) -> MutexGuard<'_, Shard> {
-        self.shards[self.hasher.hash_one(name) as usize % SHARDS].lock()
-    }
-
-    fn owner(&self) -> u64 {
-        self.owners.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    fn guard(self: &Arc<Self>, name: &[u8], owner: u64, hold: Duration) -> Guard {
-        Guard {
-            store: self.clone(),
-            name: name.into(),
-            owner,
-            hold,
-        }
-    }
-
-    /// The lock, or a place in line.
-    fn ask(self: &Arc<Self>, name: &[u8], hold: Duration, line: bool) -> Result<Asked, LockError> {
-        let mut shard = self.shard(name);
-        let until = Instant::now() + hold;
-        let Some(held) = shard.get_mut(name) else {
-            let owner = self.owner();
-            let waiters = VecDeque::new();
-            let held = Held {
-                owner,
-                until,
-                waiters,
-            };
-            shard.insert(name.into(), held);
-            return Ok(Asked::Got(self.guard(name, owner, hold)));
-        };
-        held.waiters.retain(|waiter| !waiter.tell.is_closed());
-        if held.until <= Instant::now() && held.waiters.is_empty() {
-            held.owner = self.owner();
-            held.until = until;
-            return Ok(Asked::Got(self.guard(name, held.owner, hold)));
-        }
-        if !line {
-            return Err(LockError::Timeout);
-        }
-        let (tell, receiver) = oneshot::channel();
-        held.waiters.push_back(Waiter { hold, tell });
-        Ok(Asked::Wait(receiver, held.until))
-    }
-
-    /// Hands the lock to the first in line if it is `owner`'s, or if its hold is over. Says until when it
-    /// is held.
-    fn pass(self: &Arc<Self>, name: &[u8], owner: Option<u64>) -> Option<Instant> {
-        let mut shard = self.shard(name);
-        let held = shard.get_mut(name)?;
-        let due = match owner {
-            Some(owner) => held.owner == owner,
-            None => held.until <= Instant::now(),
-        };
-        if !due {
-            return Some(held.until);
-        }
-        let next = loop {
-            match held.waiters.pop_front() {
-                Some(waiter) if waiter.tell.is_closed() => {}
-                next => break next,
-            }
-        };
-        let Some(next) = next else {
-            shard.remove(name);
-            return None;
-        };
-        held.owner = self.owner();
-        held.until = Instant::now() + next.hold;
-        let (guard, until) = (self.guard(name, held.owner, next.hold), held.until);
-        drop(shard);
-        // Who left just now drops the guard, and so hands it on.
-        let _heard = next.tell.send(guard).is_ok();
-        Some(until)
-    }
+    remote: Option<Arc<Remote>>,
 }
 
 impl Guard {
@@ -194,48 +67,51 @@ impl Guard {
     /// has seen can refuse what a late owner writes.
     #[must_use]
     pub fn fencing(&self) -> u64 {
-        self.owner
+        match &self.0 {
+            Kind::Local(guard) => guard.fencing(),
+            Kind::Remote(guard) => guard.fencing(),
+        }
     }
 
-    /// Begins the hold anew; `None` is the hold with which it began.
+    /// Begins the hold anew; `None` is the hold with which it began. A lock in Redis is asked for there.
     ///
     /// # Errors
-    /// [`LockError::Lost`] where it was over.
-    pub fn renew(&self, hold: Option<Duration>) -> Result<(), LockError> {
-        let hold = hold.unwrap_or(self.hold);
-        let mut shard = self.store.shard(&self.name);
-        match shard.get_mut(&self.name) {
-            Some(held) if held.owner == self.owner => {
-                held.until = Instant::now() + hold;
-                Ok(())
+    /// [`LockError::Lost`] where it was over; [`LockError::Unavailable`] where Redis does not say.
+    pub fn renew(
+        &self,
+        hold: Option<Duration>,
+    ) -> impl Future<Output = Result<(), LockError>> + Send + use<> {
+        let renewing = match &self.0 {
+            Kind::Local(guard) => Err(guard.renew(hold)),
+            Kind::Remote(guard) => Ok(guard.renew(hold)),
+        };
+        async move {
+            match renewing {
+                Ok(renewing) => renewing.await,
+                Err(renewed) => renewed,
             }
-            _ => Err(LockError::Lost),
         }
     }
 
     /// Gives the lock back and says whether it was held until now.
     ///
     /// # Errors
-    /// [`LockError::Lost`] where another has had it since.
-    pub fn release(self) -> Result<(), LockError> {
-        let held = self.store.shard(&self.name);
-        let mine = held
-            .get(&self.name)
-            .is_some_and(|held| held.owner == self.owner);
-        drop(held);
-        if mine { Ok(()) } else { Err(LockError::Lost) }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.store.pass(&self.name, Some(self.owner));
+    /// As [`renew`](Self::renew).
+    pub async fn release(self) -> Result<(), LockError> {
+        match self.0 {
+            Kind::Local(guard) => guard.release(),
+            Kind::Remote(guard) => guard.release().await,
+        }
     }
 }
 
 impl Locks {
-    fn new(config: Config, store: Arc<Store>) -> Self {
-        Self { config, store }
+    fn new(config: Config, store: Arc<Store>, remote: Option<Arc<Remote>>) -> Self {
+        Self {
+            config,
+            store,
+            remote,
+        }
     }
 
     /// Its name.
@@ -259,28 +135,17 @@ impl Locks {
         }
         let hold = hold.unwrap_or(self.config.hold);
         let wait = wait.unwrap_or(self.config.wait);
-        let (mut receiver, mut until) = match self.store.ask(name, hold, !wait.is_zero())? {
-            Asked::Got(guard) => return Ok(guard),
-            Asked::Wait(receiver, until) => (receiver, until),
+        let most = self.config.waiters;
+        let Some(remote) = &self.remote else {
+            let guard = self.store.acquire(name, hold, wait, most).await?;
+            return Ok(Guard(Kind::Local(guard)));
         };
-        let _place = self.place()?;
         let deadline = Instant::now() + wait;
-        loop {
-            match tokio::time::timeout_at(until.min(deadline), &mut receiver).await {
-                Ok(Ok(guard)) => return Ok(guard),
-                Ok(Err(_)) => return Err(LockError::Timeout),
-                Err(_) if Instant::now() >= deadline => return Err(LockError::Timeout),
-                Err(_) => until = self.store.pass(name, None).unwrap_or(deadline),
-            }
-        }
-    }
-
-    fn place(&self) -> Result<Waiting<'_>, LockError> {
-        let before = self.store.waiting.fetch_add(1, Ordering::Relaxed);
-        let place = Waiting(&self.store);
-        if before >= self.config.waiters {
-            return Err(LockError::Busy);
-        }
-        Ok(place)
+        // One of this process at a time asks Redis; the others stand in line behind it.
+        let first = self.store.acquire(name, FOR_EVER, wait, most).await?;
+        let place = || self.store.place(most);
+        let guard = remote.acquire(name, hold, deadline, place).await?;
+        drop(first);
+        Ok(Guard(Kind::Remote(guard)))
     }
 }

@@ -3,3 +3,4 @@
 
 pub mod error_log;
 pub mod log_file;
+pub mod seldom;

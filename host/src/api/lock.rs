@@ -19,6 +19,7 @@ fn error(error: LockError) -> wit::LockError {
         LockError::Busy => wit::LockError::Busy,
         LockError::Lost => wit::LockError::Lost,
         LockError::InvalidName => wit::LockError::InvalidName,
+        LockError::Unavailable => wit::LockError::Unavailable,
     }
 }
 
@@ -106,15 +107,44 @@ impl wit::HostGuard for HostState {
         Ok(self.table.get(&guard)?.fencing())
     }
 
-    fn renew(&mut self, guard: Resource<Guard>, hold: Option<u32>) -> Answer<()> {
+    async fn renew(&mut self, guard: Resource<Guard>, hold: Option<u32>) -> Answer<()> {
         enter!(self, "lock.guard");
-        let hold = hold.map(time);
-        Ok(self.table.get(&guard)?.renew(hold).map_err(error))
+        let renewed = self.table.get(&guard)?.renew(hold.map(time));
+        Ok(renewed.await.map_err(error))
     }
 
-    fn release(&mut self, guard: Resource<Guard>) -> Answer<()> {
+    fn begin_renew(
+        &mut self,
+        guard: Resource<Guard>,
+        hold: Option<u32>,
+    ) -> wasmtime::Result<Resource<Operation>> {
         enter!(self, "lock.guard");
-        Ok(self.table.delete(guard)?.release().map_err(error))
+        let renewed = self.table.get(&guard)?.renew(hold.map(time));
+        self.begin(Work::Task(Box::pin(async move {
+            Outcome::Guarded(renewed.await)
+        })))
+    }
+
+    async fn release(&mut self, guard: Resource<Guard>) -> Answer<()> {
+        enter!(self, "lock.guard");
+        let guard = self.table.delete(guard)?;
+        Ok(guard.release().await.map_err(error))
+    }
+
+    fn begin_release(&mut self, guard: Resource<Guard>) -> wasmtime::Result<Resource<Operation>> {
+        enter!(self, "lock.guard");
+        let guard = self.table.delete(guard)?;
+        self.begin(Work::Task(Box::pin(async move {
+            Outcome::Guarded(guard.release().await)
+        })))
+    }
+
+    async fn end_change(&mut self, op: Resource<Operation>) -> Answer<()> {
+        enter!(self, "lock.guard");
+        match self.finish(op).await? {
+            Outcome::Guarded(outcome) => Ok(outcome.map_err(error)),
+            _ => Err(wrong_kind("lock.guard.end-change")),
+        }
     }
 
     fn drop(&mut self, guard: Resource<Guard>) -> wasmtime::Result<()> {

@@ -78,6 +78,8 @@ pub enum Outcome {
     Cache(super::cache::CacheOutcome),
     /// Of `lock`.
     Locked(Result<crate::lock::Guard, crate::lock::LockError>),
+    /// Of `lock`: whether the lock was the owner's still.
+    Guarded(Result<(), crate::lock::LockError>),
     /// Of `redis`.
     Redis(super::redis::RedisOutcome),
     /// Of `shared-dict`: whether the value changed in time.

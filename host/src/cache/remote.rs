@@ -10,13 +10,13 @@ mod pending;
 mod script;
 mod write;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once, Weak};
 
 use parking_lot::Mutex;
 
 use crate::config::model::{Cache as Config, RemoteLevel};
 use crate::observe::error_log::Level as LogLevel;
+use crate::observe::seldom::Seldom;
 use crate::redis::feed::{self, Listener as _, Node};
 use crate::redis::{self, Client, RedisError, Script, Value};
 use crate::time_cache;
@@ -32,8 +32,6 @@ use script::SLOTS;
 
 /// The emptying before the first.
 const NO_GENERATION: u64 = 0;
-/// At most one line in the log in that many milliseconds.
-const QUIET: u64 = 1000;
 
 /// What Redis said of a key when it was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +64,7 @@ pub(super) struct Remote {
     feed: Once,
     /// What marks the Redis that was seen last; another one has forgotten everything.
     life: Mutex<Option<Vec<u8>>>,
-    said: AtomicU64,
+    said: Seldom,
 }
 
 impl std::fmt::Debug for Remote {
@@ -122,7 +120,7 @@ impl Remote {
             config: level.clone(),
             feed: Once::new(),
             life: Mutex::default(),
-            said: AtomicU64::new(0),
+            said: Seldom::default(),
         })
     }
 
@@ -182,14 +180,7 @@ impl Remote {
 
     /// A line in the log, not too often.
     fn say(&self, level: LogLevel, message: &str) {
-        let now = time_cache::clock_ms();
-        let before = self.said.load(Ordering::Relaxed);
-        let mine = now >= before.saturating_add(QUIET)
-            && self
-                .said
-                .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if mine {
+        if self.said.may_speak() {
             self.note(level, message);
         }
     }

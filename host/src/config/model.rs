@@ -22,7 +22,7 @@ mod redis;
 pub use cache::{Cache, RemoteLevel};
 pub use http_cache::HttpCache;
 pub use http_client::HttpClient;
-pub use lock::Lock;
+pub use lock::{Lock, RemoteLocks};
 pub use redis::{Redis, RedisAddress, RedisKind, RedisRule, RedisUrl};
 
 pub use plugin::{

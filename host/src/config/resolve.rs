@@ -59,7 +59,7 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
     let mut caches = resolver.caches(document.table("cache").unwrap_or(&empty), &redis);
     resolver.caches.clone_from(&caches);
     cache::add_those_of_dicts(&mut caches, &shared_dicts);
-    let locks = resolver.locks(document.table("lock").unwrap_or(&empty));
+    let locks = resolver.locks(document.table("lock").unwrap_or(&empty), &redis);
     resolver.locks = locks.iter().map(|lock| lock.name.clone()).collect();
     let http_client = resolver.http_client(document.table("http_client").unwrap_or(&empty));
     resolver.plugins(document.table("plugin").unwrap_or(&empty));

@@ -6,25 +6,41 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Locks, Store};
+use super::local::Store;
+use super::{Locks, Remote};
 use crate::config::model::Lock as Config;
 
 /// All locks of the process. Asked when a generation is built, never on the request path.
 #[derive(Debug, Default)]
 pub struct Registry {
-    stores: Mutex<HashMap<String, Arc<Store>>>,
+    open: Mutex<HashMap<String, Open>>,
+}
+
+/// What outlives a generation of one table.
+#[derive(Debug)]
+struct Open {
+    store: Arc<Store>,
+    remote: Option<Arc<Remote>>,
 }
 
 impl Registry {
     /// The locks of a configuration. What is held stays so.
     pub fn open_all(&self, tables: &[Config]) -> Vec<Arc<Locks>> {
-        let mut stores = self.stores.lock();
-        let open = |config: &Config| {
-            let store = stores
-                .entry(config.name.clone())
-                .or_insert_with(|| Arc::new(Store::new()));
-            Arc::new(Locks::new(config.clone(), store.clone()))
+        let mut known = self.open.lock();
+        let mut open = |config: &Config| {
+            let open = known.entry(config.name.clone()).or_insert_with(|| Open {
+                store: Arc::new(Store::new()),
+                remote: None,
+            });
+            let before = open.remote.take();
+            open.remote = config.remote.as_ref().map(|remote| {
+                before
+                    .filter(|before| before.serves(config, remote))
+                    .unwrap_or_else(|| Remote::new(config, remote))
+            });
+            let (store, remote) = (open.store.clone(), open.remote.clone());
+            Arc::new(Locks::new(config.clone(), store, remote))
         };
-        tables.iter().map(open).collect()
+        tables.iter().map(&mut open).collect()
     }
 }

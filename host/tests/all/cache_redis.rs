@@ -3,8 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -70,7 +70,7 @@ pub(crate) fn counter(server: &Server, name: &str) -> u64 {
 }
 
 /// A command to Redis, and the first bytes of its reply.
-fn redis(port: u16, command: &[&[u8]]) -> String {
+pub(crate) fn redis(port: u16, command: &[&[u8]]) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut text = format!("*{}\r\n", command.len()).into_bytes();
@@ -125,7 +125,11 @@ fn servers_share_values_and_a_restart_finds_them() {
     ask(&first, "/purge");
     until(&third, "/get?source=new", r#"Some("new")"#);
     // What came before the news of the purge is not kept; what comes from memory was kept in Redis, too.
-    until(&third, "/get?source=new", r#"Some("new") Some(Level::Memory)"#);
+    until(
+        &third,
+        "/get?source=new",
+        r#"Some("new") Some(Level::Memory)"#,
+    );
     third.stop(Signal::QUIT);
     let fourth = server(store.port, cache, "");
     assert!(ask(&fourth, "/get").starts_with(r#"Some("new") Some(Level::Remote)"#));

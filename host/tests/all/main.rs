@@ -41,6 +41,7 @@ mod http_client;
 mod isolation;
 mod leaving;
 mod lock;
+mod lock_redis;
 mod logs;
 mod modules;
 mod nginx;

@@ -23,12 +23,13 @@ const (
 	ErrBusy         = Error(host.LockErrorBusy)
 	ErrLost         = Error(host.LockErrorLost)
 	ErrInvalidName  = Error(host.LockErrorInvalidName)
+	ErrUnavailable  = Error(host.LockErrorUnavailable)
 )
 
 func (e Error) Error() string {
 	return [...]string{
 		"no such table of locks", "`allow.lock` does not name the table", "timeout", "too many wait", "the lock was lost",
-		"the lock's name is empty or too long",
+		"the lock's name is empty or too long", "the Redis of the locks is unavailable",
 	}[e]
 }
 
@@ -93,7 +94,7 @@ func (l Locks) AcquireWith(ctx context.Context, name string, options Options) (*
 // Fencing is the owner's number, greater than that of every owner before.
 func (g *Guard) Fencing() uint64 { return g.host.Fencing() }
 
-// Renew begins the hold anew; nil is the one it began with.
+// Renew begins the hold anew; nil is the one it began with. [ErrUnavailable] when Redis does not say.
 func (g *Guard) Renew(hold *time.Duration) error {
 	if result := g.host.Renew(optional(hold)); result.IsErr() {
 		return Error(result.Err())
@@ -101,7 +102,7 @@ func (g *Guard) Renew(hold *time.Duration) error {
 	return nil
 }
 
-// Release gives it back; [ErrLost] when it was not held until now.
+// Release gives it back; [ErrLost] when it was not held until now. What Redis does not hear is sent later.
 func (g *Guard) Release() error {
 	if result := host.GuardRelease(g.host); result.IsErr() {
 		return Error(result.Err())

@@ -1,4 +1,5 @@
-//! Locks (`[lock.NAME]`): one owner at a time in all workers, waiters in line. Needs `allow.lock`.
+//! Locks (`[lock.NAME]`): one owner at a time in all workers, or on all servers that share a Redis,
+//! waiters in line. Needs `allow.lock`.
 //!
 //! ```no_run
 //! use phasor_plugin::{Answer, lock::Locks};
@@ -85,7 +86,7 @@ impl Guard {
     /// Begins the hold anew, with another length if one is given.
     ///
     /// # Errors
-    /// [`LockError::Lost`] where it was over.
+    /// [`LockError::Lost`] where it was over, [`LockError::Unavailable`] where Redis does not say.
     pub fn renew(&self, hold: Option<Duration>) -> Result<(), LockError> {
         self.0.renew(hold.map(short))
     }
@@ -94,6 +95,7 @@ impl Guard {
     ///
     /// # Errors
     /// [`LockError::Lost`] where the hold was over before: another may have had the lock since.
+    /// [`LockError::Unavailable`] where Redis does not say; it will hear of the release later.
     pub fn release(self) -> Result<(), LockError> {
         host::Guard::release(self.0)
     }

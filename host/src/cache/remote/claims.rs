@@ -97,13 +97,9 @@ impl Remote {
     ) -> Result<Option<(Claim, Answer)>, TooLate> {
         loop {
             // Before it asks, so that no news is missed.
-            let news = self.claims.waiting.listen(key);
+            let mut news = self.claims.waiting.listen(key);
             let left = match self.try_claim(key).await {
-                Ok(Claimed::Mine(claim, answer)) => {
-                    drop(news);
-                    self.claims.waiting.forget(key);
-                    return Ok(Some((claim, answer)));
-                }
+                Ok(Claimed::Mine(claim, answer)) => return Ok(Some((claim, answer))),
                 Ok(Claimed::Theirs(left)) => left,
                 Err(error) => {
                     self.failed("a flight was not claimed", &error);
@@ -111,12 +107,9 @@ impl Remote {
                 }
             };
             let look = Instant::now() + SLOW.min(left + AFTER);
-            let woken = tokio::time::timeout_at(look.min(deadline), news).await;
-            if woken.is_err() {
-                self.claims.waiting.forget(key);
-                if Instant::now() >= deadline {
-                    return Err(TooLate);
-                }
+            let woken = tokio::time::timeout_at(look.min(deadline), news.come()).await;
+            if woken.is_err() && Instant::now() >= deadline {
+                return Err(TooLate);
             }
         }
     }

@@ -28,5 +28,16 @@ pub(super) static LOCK: Table = Table {
             "How many callers wait at once; one more gets an error.",
         )
         .default("65536"),
+        Directive::new(
+            "redis",
+            Kind::Text,
+            "The name of a `[redis.NAME]` in which the locks live; all servers that name it share them. \
+             In the process where it is absent.",
+        ),
+        Directive::new(
+            "prefix",
+            Kind::Text,
+            "What its keys in Redis begin with. `lock:`, the table's name and `:` where it is absent.",
+        ),
     ],
 };

@@ -134,6 +134,15 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[redis.a]\nurl='redis+cluster://a,b'\n[lock.b]\nredis='a'\n[lock.c]\nredis='aa'\nhold='0s'\n[lock.d]\nprefix='x'\n",
+        &[
+            "4:7: `a` is a Redis cluster: locks live in one server",
+            "6:7: there is no redis `aa`: did you mean `a`?",
+            "7:6: \"0s\" is too short",
+            "9:8: `prefix` is for locks in Redis: add `redis`",
+        ],
+    ),
+    (
         "[cache.things]\nttl='soon'\njitter=101\nl1={items=-1}\nl2={size='1k'}\nlease='0ms'\nl3={redis='main'}\n[plugin.a]\ncomponent='bundled:lua'\nallow={cache=['thing','stuff']}\n",
         &[
             "2:5: `soon` is not a time",

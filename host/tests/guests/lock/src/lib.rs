@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use phasor_plugin::error_log::{self, Level};
 use phasor_plugin::lock::{Guard, LockError, Locks, Options};
+use phasor_plugin::redis::{self, Reply};
 use phasor_plugin::shared_dict::{Dict, DictError, Value};
 use phasor_plugin::{Answer, Request, timers};
 
@@ -36,6 +37,48 @@ fn add() -> Result<u64, LockError> {
     guard.release().map(|()| owner)
 }
 
+fn reply(command: &[&str]) -> Reply {
+    redis::command("main", command)
+        .wait()
+        .unwrap_or_else(|error| Reply::Failed(format!("{error:?}")))
+}
+
+/// As `add`, with what several servers share; and each owner writes down its number.
+fn add_in_redis() -> Result<u64, LockError> {
+    let guard = Locks::open("orders")?.acquire("count")?;
+    let before = reply(&["GET", "n"]).as_integer().unwrap_or(0);
+    timers::sleep(Duration::from_millis(1));
+    let owner = guard.fencing();
+    reply(&["SET", "n", &(before + 1).to_string()]);
+    reply(&["RPUSH", "owners", &owner.to_string()]);
+    guard.release().map(|()| owner)
+}
+
+/// `hold`, `wait` and `keep` in milliseconds: the owner's number, and what its release says.
+fn keep(query: &str) -> Result<String, LockError> {
+    let time = |name: &str| {
+        let value = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        let number = value.and_then(|value| value.parse().ok());
+        number.map(Duration::from_millis)
+    };
+    let options = Options {
+        hold: time("hold"),
+        wait: time("wait"),
+    };
+    let guard = Locks::open("orders")?.acquire_with("a", options)?;
+    error_log::write(Level::Notice, "holds");
+    timers::sleep(time("keep").unwrap_or_default());
+    let renewed = time("renew").map(|hold| said(guard.renew(Some(hold))));
+    let owner = guard.fencing();
+    let released = said(guard.release());
+    Ok(match renewed {
+        Some(renewed) => format!("{owner} {renewed} {released}"),
+        None => format!("{owner} {released}"),
+    })
+}
+
 fn said<T>(result: Result<T, LockError>) -> String {
     result.map_or_else(|error| error.name().to_owned(), |_| "ok".to_owned())
 }
@@ -43,6 +86,8 @@ fn said<T>(result: Result<T, LockError>) -> String {
 fn act(path: &str, query: &str) -> Result<String, LockError> {
     Ok(match path {
         "/add" => add()?.to_string(),
+        "/add-in-redis" => add_in_redis()?.to_string(),
+        "/keep" => keep(query)?,
         "/count" => match Dict::open("count").and_then(|dict| dict.get("n")) {
             Ok(Some(Value::Number(number))) => number.to_string(),
             other => format!("{other:?}"),

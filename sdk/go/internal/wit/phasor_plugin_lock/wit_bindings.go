@@ -29,6 +29,9 @@ const (
 	LockErrorLost uint8 = 4
 	// The lock's name is empty, or longer than 65,535 bytes.
 	LockErrorInvalidName uint8 = 5
+	// The Redis in which it lives does not answer, or has lost what it knew. A lock that is held
+	// may be another's soon, when its hold is over.
+	LockErrorUnavailable uint8 = 6
 )
 
 // Why a lock was not got, or is not held any more.
@@ -129,6 +132,31 @@ func (self *Guard) Renew(hold witTypes.Option[uint32]) witTypes.Result[witTypes.
 
 }
 
+//go:wasmimport phasor:plugin/lock@0.1.0 [method]guard.begin-renew
+func wasm_import_method_guard_begin_renew(arg0 int32, arg1 int32, arg2 int32) int32
+
+func (self *Guard) BeginRenew(hold witTypes.Option[uint32]) *phasor_plugin_operation.Operation {
+
+	var option int32
+	var option0 int32
+	switch hold.Tag() {
+	case witTypes.OptionNone:
+
+		option = int32(0)
+		option0 = 0
+	case witTypes.OptionSome:
+		payload := hold.Some()
+
+		option = int32(1)
+		option0 = int32(payload)
+	default:
+		panic("unreachable")
+	}
+	result := wasm_import_method_guard_begin_renew((self).Handle(), option, option0)
+	return phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(result)))
+
+}
+
 //go:wasmimport phasor:plugin/lock@0.1.0 [static]guard.release
 func wasm_import_static_guard_release(arg0 int32, arg1 uintptr)
 
@@ -139,6 +167,42 @@ func GuardRelease(guard *Guard) witTypes.Result[witTypes.Unit, LockError] {
 
 	returnArea := uintptr(witRuntime.Allocate(pinner, 2, 1))
 	wasm_import_static_guard_release((guard).TakeHandle(), returnArea)
+	var result witTypes.Result[witTypes.Unit, LockError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result = witTypes.Ok[witTypes.Unit, LockError](witTypes.Unit{})
+	case 1:
+
+		result = witTypes.Err[witTypes.Unit, LockError](uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 1)))))
+	default:
+		panic("unreachable")
+	}
+	result0 := result
+	return result0
+
+}
+
+//go:wasmimport phasor:plugin/lock@0.1.0 [static]guard.begin-release
+func wasm_import_static_guard_begin_release(arg0 int32) int32
+
+func GuardBeginRelease(guard *Guard) *phasor_plugin_operation.Operation {
+
+	result := wasm_import_static_guard_begin_release((guard).TakeHandle())
+	return phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(result)))
+
+}
+
+//go:wasmimport phasor:plugin/lock@0.1.0 [static]guard.end-change
+func wasm_import_static_guard_end_change(arg0 int32, arg1 uintptr)
+
+func GuardEndChange(op *phasor_plugin_operation.Operation) witTypes.Result[witTypes.Unit, LockError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, 2, 1))
+	wasm_import_static_guard_end_change((op).TakeHandle(), returnArea)
 	var result witTypes.Result[witTypes.Unit, LockError]
 	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
 	case 0:
