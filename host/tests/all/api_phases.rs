@@ -16,6 +16,8 @@ use crate::redis::Redis;
 /// Where a function may be called.
 #[derive(Clone, Copy, PartialEq)]
 enum Where {
+    /// Everywhere: in `init` there is nothing to wait for.
+    Everywhere,
     /// Everywhere but in `init`.
     Waiting,
     /// Where an answer can be made.
@@ -54,6 +56,21 @@ const TABLE: &[(&str, &str, Where)] = &[
         "resty.redis",
         "local r = require('resty.redis'):new() r:connect('127.0.0.1', REDIS) local p, e = r:ping() r:set_keepalive(1000, 4) return p == 'PONG', e",
         Where::Waiting,
+    ),
+    (
+        "phasor.lock",
+        "local g, e = require('phasor.lock').open('turns'):acquire('a', { hold = 5, wait = 1 }) return g and g:fencing() > 0 and g:renew() and g:release(), e",
+        Where::Waiting,
+    ),
+    (
+        "phasor.lock, in Redis",
+        "local g, e = require('phasor.lock').open('shared'):acquire('a') return g and g:fencing() > 0 and g:renew() and g:release(), e",
+        Where::Waiting,
+    ),
+    (
+        "resty.lock",
+        "local l = require('resty.lock'):new('locks') local waited, e = l:lock('a') return waited and l:unlock(), e",
+        Where::Everywhere,
     ),
     (
         "phasor.http",
@@ -113,6 +130,11 @@ const TABLE: &[(&str, &str, Where)] = &[
     (
         "ngx.req.read_body",
         "ngx.req.read_body() return true",
+        Where::Answering,
+    ),
+    (
+        "ngx.req.socket",
+        "local socket, e = ngx.req.socket() return e == 'no body' or e == 'request body already exists', e",
         Where::Answering,
     ),
     (
@@ -197,6 +219,11 @@ workers = 1
 lua.server_rewrite = "if ngx.var.uri == '/all' then require('all').run('server_rewrite') end"
 [redis.main]
 url = "redis://127.0.0.1:{redis}"
+[shared.locks]
+size = "64k"
+[lock.turns]
+[lock.shared]
+redis = "main"
 [plugin.lua]
 config = { init = "require('all').run('init')", init_worker = "require('all').run('init_worker') ngx.timer.at(0, function() require('all').run('timer') end)", exit_worker = "require('all').run('exit_worker')" }
 limits = { cpu = "5s" }
@@ -247,6 +274,7 @@ fn what_waits_works_in_every_phase_that_may() {
                 continue;
             };
             let may = match allowed {
+                Where::Everywhere => true,
                 Where::Waiting => *phase != "init",
                 Where::Answering => ANSWERING.contains(phase),
             };

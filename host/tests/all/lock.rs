@@ -86,3 +86,37 @@ fn a_hold_ends_and_goes_on_over_a_reload() {
     assert_eq!(ask(&server, "/other"), "refused unknown-table invalid-name");
     server.stop(Signal::QUIT);
 }
+
+const LUA: &str = r#"
+[server]
+workers = 1
+[lock.orders]
+wait = "50s"
+hold = "600s"
+[plugin.lua]
+config = { init = "orders = require('phasor.lock').open('orders')" }
+[[route]]
+path = "/hold"
+lua.content = "local guard = orders:acquire('a') ngx.log(ngx.WARN, 'holds') ngx.sleep(60)"
+[[route]]
+path = "/wait"
+lua.content = "ngx.log(ngx.WARN, 'waits') local guard = orders:acquire('a') ngx.sleep(60)"
+[[route]]
+path = "/try"
+lua.content = "local guard, err = orders:acquire('a') ngx.print(guard and 'got' or err)"
+"#;
+
+#[test]
+fn in_lua_who_leaves_keeps_no_lock_and_no_place_in_line() {
+    let server = Server::start(LUA, &[]);
+    let mark = server.mark();
+    let holds = send(&server, "/hold");
+    server.wait_log("holds", mark);
+    let waits = send(&server, "/wait");
+    server.wait_log("waits", mark);
+    let mut next = send(&server, "/try");
+    drop(waits);
+    drop(holds);
+    assert_eq!(next.response(false).unwrap().text(), "got");
+    server.stop(Signal::QUIT);
+}

@@ -3,12 +3,10 @@
 #![expect(unsafe_code, reason = "C functions for Lua")]
 
 use crate::api;
-use crate::api_body::push_operation;
 use crate::api_shared::{dict, flags, key, text, to_value, ttl};
 use crate::bindings::phasor::plugin::shared_dict::{self, DictError};
 use crate::ffi::{self, State};
 use crate::phase;
-use crate::vm::vm;
 use crate::wait;
 use std::ffi::c_int;
 
@@ -52,22 +50,14 @@ pub(crate) unsafe extern "C-unwind" fn wait_for(l: *mut State) -> c_int {
             Some(seen) => shared_dict::begin_wait(dict, key, &seen, timeout),
             None => return ffi::nil_error(l, text(DictError::Invalid)),
         };
-        ffi::lua_settop(l, 0);
-        let place = push_operation(l, operation);
-        match &*place {
-            Some(operation) => wait::operation(l, operation, 0, waited),
-            None => 0,
-        }
+        wait::end_with(l, operation, waited)
     }
 }
 
 unsafe extern "C-unwind" fn waited(l: *mut State) -> c_int {
-    // SAFETY: called by Lua as the continuation of `wait_for`; the userdata lies at index 1.
+    // SAFETY: called by Lua as the continuation of `wait_for`.
     unsafe {
-        let place: *mut Option<crate::bindings::phasor::plugin::operation::Operation> =
-            ffi::lua_touserdata(l, 1).cast();
-        vm().select();
-        let Some(operation) = (*place).take() else {
+        let Some(operation) = wait::taken(l) else {
             return 0;
         };
         match shared_dict::end_wait(operation) {

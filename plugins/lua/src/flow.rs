@@ -207,6 +207,9 @@ pub(crate) unsafe fn forget(job: &mut Job) {
         job.out = Vec::new();
     }
     job.body = None;
+    if job.guards != 0 {
+        crate::guard::give_back_all(crate::guard::Owner::Job(job.number));
+    }
 }
 
 /// Runs the `log` handlers from `job.step` on, then says `end`.

@@ -74,6 +74,8 @@ pub(crate) struct Job {
     pub(crate) on_abort: i32,
     /// The request's body once read.
     pub(crate) body: Option<Vec<u8>>,
+    /// How many guards of locks it has.
+    pub(crate) guards: u32,
     /// The tokens of the tasks that wait for `drained`.
     pub(crate) drain: Vec<u32>,
 }
@@ -124,6 +126,7 @@ impl Job {
             context: 0,
             on_abort: 0,
             body: None,
+            guards: 0,
             drain: Vec::new(),
         }
     }

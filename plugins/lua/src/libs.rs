@@ -82,6 +82,7 @@ unsafe fn open_ngx(l: *mut State) {
         crate::api_shared::open(l);
         crate::api_redis::open(l);
         crate::api_cache::open(l);
+        crate::api_lock::open(l);
         crate::api_http::open(l);
         crate::api_socket::open(l);
         crate::timer::open(l);

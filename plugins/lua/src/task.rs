@@ -5,6 +5,7 @@
 //! (`phasor_clean`); otherwise no request may see what another left behind.
 #![expect(unsafe_code, reason = "drives Lua threads")]
 
+use crate::bindings::phasor::plugin::operation::Operation;
 use crate::coroutine::Mark;
 use crate::ffi::{self, State};
 use crate::job::{Exit, Job, NONE};
@@ -90,6 +91,10 @@ pub(crate) struct Task {
     pub(crate) loads: u32,
     /// How many flights of caches it has.
     pub(crate) flights: u32,
+    /// How many guards of locks it has: one without a job.
+    pub(crate) guards: u32,
+    /// What it waits for, on the stack of its coroutine.
+    pub(crate) pending: *mut Option<Operation>,
     /// Lua code got hold of the coroutine.
     pub(crate) handed_out: bool,
     /// Of a light thread: who made it, and waits for it.
@@ -150,6 +155,8 @@ fn place(free: Option<u32>, kind: Kind, phase: Phase, job: *mut Job) -> &'static
             ended: false,
             loads: 0,
             flights: 0,
+            guards: 0,
+            pending: std::ptr::null_mut(),
             handed_out: false,
             child: thread::Child::default(),
         })));
@@ -227,6 +234,7 @@ impl Task {
     pub(crate) unsafe fn resume(&mut self, results: c_int) -> Progress {
         let vm = vm();
         let outer = (vm.task, ffi::globals(), vm.blocked, vm.budget);
+        self.pending = std::ptr::null_mut();
         let seen = vm.budget.is_of(vm.switches);
         let root = vm.tasks[self.root as usize];
         vm.task = self.number;
@@ -333,8 +341,18 @@ impl Task {
         self.globals = std::ptr::null();
     }
 
-    /// What it was loading is no longer being loaded, and what it was to bring to a cache others bring.
+    /// What it was loading is no longer being loaded, what it was to bring to a cache others bring, and
+    /// what it waits for it does not wait for any more.
     unsafe fn leave_duties(&mut self) {
+        let pending = std::mem::replace(&mut self.pending, std::ptr::null_mut());
+        // SAFETY: its coroutine, which is there still, has the operation on its stack.
+        if let Some(operation) = unsafe { pending.as_mut() } {
+            // It is not to wait for the collector: what it stands in line for another could have.
+            drop(operation.take());
+        }
+        if self.guards != 0 {
+            crate::guard::give_back_all(crate::guard::Owner::Task(self.number));
+        }
         if self.flights != 0 {
             crate::flight::leave_all(self.number);
         }

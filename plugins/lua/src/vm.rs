@@ -52,6 +52,7 @@ pub(crate) struct Vm {
     pub(crate) timers: crate::timer::Timers,
     pub(crate) loads: crate::module::Loads,
     pub(crate) flights: crate::flight::Flights,
+    pub(crate) guards: crate::guard::Guards,
     /// The shared dicts that were opened here, or by `init`.
     pub(crate) dicts: Vec<crate::api_shared::Opened>,
     pub(crate) budget: crate::budget::Budget,
@@ -112,6 +113,7 @@ impl Vm {
             timers: crate::timer::Timers::default(),
             loads: crate::module::Loads::default(),
             flights: crate::flight::Flights::default(),
+            guards: crate::guard::Guards::default(),
             dicts: Vec::new(),
             budget: crate::budget::Budget::default(),
             stopping: false,

@@ -240,6 +240,10 @@ pub(crate) unsafe fn end_with(
     unsafe {
         ffi::lua_settop(l, 0);
         let place = crate::api_body::push_operation(l, operation);
+        // Until it is `taken`: should the task be ended while it waits, so is the operation.
+        if let Some(task) = vm().current() {
+            task.pending = place;
+        }
         match &*place {
             Some(pending) => self::operation(l, pending, 0, k),
             None => 0,
@@ -252,6 +256,9 @@ pub(crate) unsafe fn taken(l: *mut State) -> Option<operation::Operation> {
     // SAFETY: the userdata of `end_with` lies at index 1.
     unsafe {
         let place: *mut Option<operation::Operation> = ffi::lua_touserdata(l, 1).cast();
+        if let Some(task) = vm().current() {
+            task.pending = std::ptr::null_mut();
+        }
         vm().select();
         (*place).take()
     }

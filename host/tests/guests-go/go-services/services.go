@@ -109,10 +109,24 @@ func locks(ctx context.Context) (string, error) {
 	soon := 10 * time.Millisecond
 	_, late := table.AcquireWith(ctx, "front", lock.Options{Wait: &soon})
 	number := first.Fencing()
+	if err := first.Renew(nil); err != nil {
+		return "", err
+	}
 	if err := first.Release(); err != nil {
 		return "", err
 	}
-	return fmt.Sprint(late, ", then the next: ", <-at > number), nil
+	next := <-at > number
+	moment := time.Millisecond
+	slow, err := table.AcquireWith(ctx, "back", lock.Options{Hold: &moment})
+	if err != nil {
+		return "", err
+	}
+	follower, err := table.Acquire(ctx, "back")
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprint(late, ", then the next: ", next, "; too late: ", slow.Renew(nil), ", ", slow.Release(),
+		"; in time: ", follower.Release()), nil
 }
 
 func fetch(ctx context.Context, r *phasor.Request) (string, error) {
