@@ -24,6 +24,7 @@ fn config() -> Config {
         jitter: 0,
         wait: Duration::from_secs(5),
         waiters: 65_536,
+        disk: None,
         l3: None,
         lease: Duration::from_secs(30),
     }
@@ -31,7 +32,8 @@ fn config() -> Config {
 
 /// On one thread, with values of 1 KiB under 1,000 keys.
 pub(crate) fn look_up(criterion: &mut Criterion) {
-    let cache = Registry::default().open_all(&[config()]).remove(0);
+    let caches = Registry::default().open_all(&[config()]);
+    let cache = caches.expect("nothing is on disk").remove(0);
     let value = Bytes::from(vec![b'x'; 1024]);
     let keys: Vec<_> = (0..1000).map(|n| format!("products:{n}")).collect();
     let mut stamp = None;

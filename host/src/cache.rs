@@ -9,6 +9,7 @@
 mod behind;
 mod change;
 mod counters;
+mod disk;
 mod entry;
 mod flight;
 mod hold;
@@ -32,7 +33,7 @@ use counters::Counter;
 pub use entry::{CacheError, Entry, Found, Level, Options, Stamp};
 pub use flight::Ticket;
 pub use purges::Purge;
-pub use registry::Registry;
+pub use registry::{Registry, Unusable, close_all};
 
 use crate::config::model::Cache as Config;
 use crate::time_cache;

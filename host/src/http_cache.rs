@@ -200,8 +200,10 @@ pub async fn purge(cache: &Cache, what: Purged<'_>) -> Result<(), CacheError> {
         Purged::Key(key) => {
             cache.delete(&full(key)).await?;
         }
-        Purged::Prefix(prefix) => past(cache.purge_answers(Purge::Prefix(&full(prefix)))).await,
-        Purged::Tag(tag) => past(cache.purge_answers(Purge::Tag(tag))).await,
+        Purged::Prefix(prefix) => {
+            past(cache.purge_answers(Purge::Prefix(&full(prefix))).await).await
+        }
+        Purged::Tag(tag) => past(cache.purge_answers(Purge::Tag(tag)).await).await,
     }
     Ok(())
 }

@@ -289,6 +289,7 @@ impl Server {
         if let Some((log, _)) = &self.generation.access {
             log.flush();
         }
+        crate::cache::close_all();
         note(Level::Notice, "ended");
         Ok(())
     }

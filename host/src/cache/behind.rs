@@ -21,15 +21,30 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::disk::{Disk, Held};
 use super::entry::{Entry, Level};
+use super::purges::{Known, Record};
 use super::remote::{self, Answer, Claim, Remote};
 use super::store::Store;
-use crate::config::model::Cache as Config;
+use crate::config::model::{Cache as Config, DiskLevel};
+use crate::time_cache;
 
 /// The levels behind memory.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
+    disk: Option<OnDisk>,
     remote: Option<Arc<Remote>>,
+    /// For the times of what is shared.
+    store: Option<Arc<Store>>,
+}
+
+/// The level on disk, and how this configuration wants it.
+#[derive(Debug)]
+struct OnDisk {
+    disk: Arc<Disk>,
+    level: DiskLevel,
+    /// The longest value that memory takes.
+    most: u64,
 }
 
 /// What a level behind said of a key when it was asked, to be shown to it when a value comes.
@@ -74,6 +89,23 @@ pub(super) struct Era {
     pub(super) trust: u64,
 }
 
+impl Era {
+    /// An entry that was found then.
+    fn of(self, entry: &Entry) -> Entry {
+        Entry {
+            epoch: self.epoch,
+            trust: self.trust,
+            ..entry.clone()
+        }
+    }
+}
+
+impl OnDisk {
+    async fn load(&self, key: &[u8]) -> Option<Held> {
+        self.disk.load(key, self.level.timeout, self.most).await
+    }
+}
+
 impl Sought {
     /// Takes in what the level in Redis says.
     fn hear(&mut self, answer: Answer, era: Era) {
@@ -86,12 +118,7 @@ impl Sought {
             Answer::Found(entry, seen) => {
                 self.seen.remote = seen;
                 self.shared = Shared::Found;
-                let entry = Entry {
-                    epoch: era.epoch,
-                    trust: era.trust,
-                    ..entry
-                };
-                self.found = Some((entry, Level::Remote));
+                self.found = Some((era.of(&entry), Level::Remote));
             }
         }
     }
@@ -99,34 +126,107 @@ impl Sought {
 
 impl Behind {
     /// The levels that a configuration names; those of `before` that stay as they were go on.
-    pub(super) fn open(config: &Config, store: &Arc<Store>, before: Option<&Self>) -> Arc<Self> {
+    pub(super) fn open(
+        config: &Config,
+        store: &Arc<Store>,
+        disk: Option<Arc<Disk>>,
+        before: Option<&Self>,
+    ) -> Arc<Self> {
         let remote = config.l3.as_ref().map(|level| {
             let before = before.and_then(|before| before.remote.as_ref());
             match before {
-                Some(remote) if remote.serves(config, level, store) => remote.clone(),
-                _ => Remote::new(config, level, store),
+                Some(remote) if remote.serves(config, level, store, disk.as_ref()) => {
+                    remote.clone()
+                }
+                _ => Remote::new(config, level, store, disk.clone()),
             }
         });
-        Arc::new(Self { remote })
+        let disk = disk.zip(config.disk.clone()).map(|(disk, level)| {
+            store.purges.inherit(&disk.known);
+            OnDisk {
+                disk,
+                level,
+                most: config.size,
+            }
+        });
+        Arc::new(Self {
+            disk,
+            remote,
+            store: Some(store.clone()),
+        })
+    }
+
+    /// Whether its level on disk is this one.
+    pub(super) fn is_on(&self, disk: Option<&Arc<Disk>>) -> bool {
+        self.disk.as_ref().map(|own| Arc::as_ptr(&own.disk)) == disk.map(Arc::as_ptr)
     }
 
     /// Whether there is none: then nothing has to wait.
     pub(super) fn is_empty(&self) -> bool {
-        self.remote.is_none()
+        self.remote.is_none() && self.disk.is_none()
     }
 
     /// Looks for a key, nearest level first. `skip`: its value is not wanted, only what
     /// [`store`](Self::store) has to know.
     pub(super) async fn load(&self, key: &[u8], era: Era, skip: bool) -> Sought {
         let mut sought = Sought::default();
+        let turn = self.disk.as_ref().map(|on| on.disk.turn());
+        let held = match &self.disk {
+            Some(on) if !skip => on.load(key).await,
+            _ => None,
+        };
+        if let (Some(on), Some(found)) = (&self.disk, &held)
+            && (self.remote.is_none() || on.disk.trusts(key, found, era.trust))
+            && (self.remote.is_none() || found.entry.due > time_cache::clock_ms())
+        {
+            sought.found = Some((era.of(&found.entry), Level::Disk));
+            return sought;
+        }
         if let Some(remote) = &self.remote {
             sought.hear(remote.load(key, skip).await, era);
             if skip {
                 // Its value was not asked for.
                 sought.shared = Shared::Unknown;
+                return sought;
             }
         }
+        self.compare(key, held, &mut sought, (era, turn));
         sought
+    }
+
+    /// What is on disk may be older than what other servers have done since: it serves where Redis does
+    /// not answer, or was emptied while this server listened. What Redis has goes to disk.
+    fn compare(
+        &self,
+        key: &[u8],
+        held: Option<Held>,
+        sought: &mut Sought,
+        (era, turn): (Era, Option<u64>),
+    ) {
+        let (Some(on), Some(turn)) = (&self.disk, turn) else {
+            return;
+        };
+        match (sought.shared, &sought.found, held) {
+            (Shared::Found, Some((entry, _)), _) => {
+                on.disk.overtake_before(key, turn);
+                on.disk
+                    .store(key, &Arc::new(entry.clone()), turn, &on.level);
+            }
+            (Shared::Absent, _, Some(held)) => {
+                let emptied = self.store.as_ref().is_some_and(|store| {
+                    on.disk.is_own(&held) && store.emptied_since(held.entry.trust)
+                });
+                if emptied {
+                    sought.found = Some((era.of(&held.entry), Level::Disk));
+                } else {
+                    on.disk.overtake_before(key, turn);
+                }
+            }
+            (Shared::Unknown, None, Some(held)) => {
+                sought.found = Some((era.of(&held.entry), Level::Disk));
+            }
+            _ => {}
+        }
     }
 
     /// Whether one server at a time asks the source of a key.
@@ -146,11 +246,13 @@ impl Behind {
         let Some(remote) = &self.remote else {
             return Ok(None);
         };
+        let turn = self.disk.as_ref().map(|on| on.disk.turn());
         let Some((claim, answer)) = remote.claim(key, deadline).await? else {
             return Ok(None);
         };
         let mut sought = Sought::default();
         sought.hear(answer, era);
+        self.compare(key, None, &mut sought, (era, turn));
         Ok(Some((claim, sought)))
     }
 
@@ -163,21 +265,46 @@ impl Behind {
         seen: Seen,
         claim: Option<&Claim>,
     ) -> bool {
-        match &self.remote {
+        // The turn is of before: what another server changes meanwhile comes after it.
+        let turn = self.disk.as_ref().map(|on| on.disk.overtake(key, false));
+        let stored = match &self.remote {
             Some(remote) => remote.fill(key, entry, seen.remote, claim).await,
             None => true,
+        };
+        if let (Some(on), Some(turn), true) = (&self.disk, turn, stored) {
+            on.disk.store(key, entry, turn, &on.level);
         }
+        stored
     }
 
     /// Changes a key in all levels.
     pub(super) async fn change(&self, key: &[u8], entry: Option<&Arc<Entry>>) {
+        let turn = self.disk.as_ref().map(|on| on.disk.overtake(key, true));
         if let Some(remote) = &self.remote {
             remote.change(key, entry).await;
+        }
+        let (Some(on), Some(turn)) = (&self.disk, turn) else {
+            return;
+        };
+        match entry {
+            Some(entry) => on.disk.store(key, entry, turn, &on.level),
+            None => on.disk.remove(key, turn, &on.level),
+        }
+        on.disk.keep(on.level.timeout).await;
+    }
+
+    /// Keeps a purge of answers; `known` are all with it.
+    pub(super) async fn purge_answers(&self, record: Record<'_>, known: Arc<Known>) {
+        if let Some(on) = &self.disk {
+            on.disk.purge_answers(record, known).await;
         }
     }
 
     /// Empties all levels of what is older than this epoch.
     pub(super) async fn purge(&self, epoch: u64) {
+        if let Some(on) = &self.disk {
+            on.disk.purge(epoch).await;
+        }
         if let Some(remote) = &self.remote {
             remote.purge(epoch).await;
         }
@@ -185,6 +312,9 @@ impl Behind {
 
     /// What they hold now, by name.
     pub(super) fn filled(&self, all: &mut Vec<(&'static str, u64)>) {
+        if let Some(on) = &self.disk {
+            on.disk.counted(all);
+        }
         if let Some(remote) = &self.remote {
             all.push(("l3_waiting", remote.waiting()));
         }

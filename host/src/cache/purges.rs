@@ -14,20 +14,56 @@ use super::counters::Counter;
 use crate::time_cache;
 
 /// So many are remembered; of more, the older half becomes one purge of all that is older.
-const MOST: usize = 4096;
+pub(super) const MOST: usize = 4096;
 
 /// Copies of a thread; those of caches that are gone go with all others.
 const COPIES_MOST: usize = 64;
 
 /// What was purged, and when (milliseconds since the epoch).
 #[derive(Debug, Clone, Default)]
-struct Known {
+pub(super) struct Known {
     all: u64,
     prefixes: Vec<(Box<[u8]>, u64)>,
     tags: HashMap<Box<[u8]>, u64>,
 }
 
+/// One purge with its moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Record<'r> {
+    /// All until then.
+    All(u64),
+    /// Keys that begin so.
+    Prefix(&'r [u8], u64),
+    /// Answers with this tag.
+    Tag(&'r [u8], u64),
+}
+
 impl Known {
+    /// Takes one in.
+    pub(super) fn add(&mut self, record: Record<'_>) {
+        match record {
+            Record::All(at) => self.all = self.all.max(at),
+            Record::Prefix(prefix, at) => {
+                // A longer one is a part of this.
+                self.prefixes.retain(|(own, _)| !own.starts_with(prefix));
+                self.prefixes.push((prefix.into(), at));
+            }
+            Record::Tag(tag, at) => {
+                self.tags.insert(tag.into(), at);
+            }
+        }
+        self.shorten();
+    }
+
+    /// All that are remembered.
+    pub(super) fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        let all = (self.all > 0).then_some(Record::All(self.all));
+        let prefixes = self.prefixes.iter();
+        let prefixes = prefixes.map(|(prefix, at)| Record::Prefix(prefix, *at));
+        let tags = self.tags.iter().map(|(tag, at)| Record::Tag(tag, *at));
+        all.into_iter().chain(prefixes).chain(tags)
+    }
+
     /// Forgets the older half.
     fn shorten(&mut self) {
         if self.prefixes.len() + self.tags.len() <= MOST {
@@ -79,12 +115,13 @@ pub enum Purge<'p> {
 }
 
 impl Cache {
-    /// From now on answers from before do not serve that this hits; gives the moment, in milliseconds,
-    /// up to which an answer was asked for before.
-    pub fn purge_answers(&self, purge: Purge<'_>) -> u64 {
+    /// From now on answers from before do not serve that this hits, after a restart neither; gives the
+    /// moment, in milliseconds, up to which an answer was asked for before.
+    pub async fn purge_answers(&self, purge: Purge<'_>) -> u64 {
         let now = time_cache::clock_ms();
-        self.store.purges.add(purge, now);
+        let known = self.store.purges.add(purge.record(now));
         self.store.counters.count(Counter::Purges);
+        self.behind.purge_answers(purge.record(now), known).await;
         now
     }
 
@@ -100,23 +137,41 @@ impl Cache {
     }
 }
 
+impl<'p> Purge<'p> {
+    fn record(self, at: u64) -> Record<'p> {
+        match self {
+            Self::Prefix(prefix) => Record::Prefix(prefix, at),
+            Self::Tag(tag) => Record::Tag(tag, at),
+        }
+    }
+}
+
 impl Purges {
-    pub(super) fn add(&self, purge: Purge<'_>, now: u64) {
+    /// Takes one in; gives all there are with it.
+    pub(super) fn add(&self, record: Record<'_>) -> Arc<Known> {
         let mut known = self.known.lock();
         let mut next = Known::clone(&known);
-        match purge {
-            Purge::Prefix(prefix) => {
-                // A longer one is a part of this.
-                next.prefixes.retain(|(own, _)| !own.starts_with(prefix));
-                next.prefixes.push((prefix.into(), now));
-            }
-            Purge::Tag(tag) => {
-                next.tags.insert(tag.into(), now);
-            }
+        next.add(record);
+        let next = Arc::new(next);
+        *known = next.clone();
+        self.version.fetch_add(1, Ordering::SeqCst);
+        next
+    }
+
+    /// Takes in those of before: of a file, or of what this comes after.
+    pub(super) fn inherit(&self, before: &Known) {
+        let mut known = self.known.lock();
+        let mut next = Known::clone(&known);
+        for record in before.records() {
+            next.add(record);
         }
-        next.shorten();
         *known = Arc::new(next);
         self.version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// All there are.
+    pub(super) fn known(&self) -> Arc<Known> {
+        self.known.lock().clone()
     }
 
     /// Whether an answer that was asked for then has been purged since.
@@ -159,7 +214,7 @@ impl Purges {
 
 #[cfg(test)]
 mod tests {
-    use super::{MOST, Purge, Purges};
+    use super::{MOST, Purges, Record};
 
     fn hit(purges: &Purges, key: &str, tags: &[&str], begun: u64) -> bool {
         purges.hit(key.as_bytes(), tags.iter().map(|tag| tag.as_bytes()), begun)
@@ -169,8 +224,8 @@ mod tests {
     fn what_is_older_is_hit() {
         let purges = Purges::default();
         assert!(!hit(&purges, "/a/b", &["x"], 0));
-        purges.add(Purge::Prefix(b"/a/"), 10);
-        purges.add(Purge::Tag(b"x"), 20);
+        purges.add(Record::Prefix(b"/a/", 10));
+        purges.add(Record::Tag(b"x", 20));
         for (key, tags, begun, expected) in [
             ("/a/b", &[][..], 10, true),
             ("/a/b", &[], 11, false),
@@ -189,7 +244,7 @@ mod tests {
     fn there_is_a_bound_and_nothing_purged_comes_back() {
         let purges = Purges::default();
         for at in 0..MOST as u64 * 2 {
-            purges.add(Purge::Tag(at.to_string().as_bytes()), at + 1);
+            purges.add(Record::Tag(at.to_string().as_bytes(), at + 1));
         }
         let known = purges.known.lock().clone();
         assert!(known.tags.len() <= MOST);

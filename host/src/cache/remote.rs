@@ -22,6 +22,7 @@ use crate::redis::{self, Client, RedisError, Script, Value};
 use crate::time_cache;
 
 use super::counters::Counter;
+use super::disk::Disk;
 use super::entry::Entry;
 use super::record;
 use super::store::Store;
@@ -59,6 +60,8 @@ pub(super) struct Remote {
     /// This one among all that share the values.
     node: Node,
     store: Weak<Store>,
+    /// Hears of other servers' changes, too.
+    disk: Option<Arc<Disk>>,
     pending: Pending,
     claims: Claims,
     feed: Once,
@@ -109,12 +112,18 @@ fn count(value: &Value) -> u64 {
 }
 
 impl Remote {
-    pub(super) fn new(config: &Config, level: &RemoteLevel, store: &Arc<Store>) -> Arc<Self> {
+    pub(super) fn new(
+        config: &Config,
+        level: &RemoteLevel,
+        store: &Arc<Store>,
+        disk: Option<Arc<Disk>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             cache: config.name.clone(),
             most: config.size,
             node: feed::node(),
             store: Arc::downgrade(store),
+            disk,
             pending: Pending::new(level.queue),
             claims: Claims::default(),
             config: level.clone(),
@@ -125,8 +134,16 @@ impl Remote {
     }
 
     /// Whether it serves a configuration as it is.
-    pub(super) fn serves(&self, config: &Config, level: &RemoteLevel, store: &Arc<Store>) -> bool {
-        let same = std::ptr::eq(self.store.as_ptr(), Arc::as_ptr(store));
+    pub(super) fn serves(
+        &self,
+        config: &Config,
+        level: &RemoteLevel,
+        store: &Arc<Store>,
+        disk: Option<&Arc<Disk>>,
+    ) -> bool {
+        let place = Arc::as_ptr;
+        let same = std::ptr::eq(self.store.as_ptr(), Arc::as_ptr(store))
+            && self.disk.as_ref().map(place) == disk.map(place);
         same && self.config == *level && self.most == config.size
     }
 

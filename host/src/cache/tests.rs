@@ -31,6 +31,7 @@ fn config() -> Config {
         wait: Duration::from_secs(5),
         waiters: 100_000,
         lease: Duration::from_secs(30),
+        disk: None,
         l3: None,
     }
 }
@@ -38,6 +39,7 @@ fn config() -> Config {
 fn cache(config: &Config) -> Arc<Cache> {
     Registry::default()
         .open_all(std::slice::from_ref(config))
+        .unwrap()
         .remove(0)
 }
 
@@ -219,7 +221,7 @@ async fn a_purge_leaves_another_cache_alone() {
         name: "other".to_owned(),
         ..config()
     };
-    let caches = Registry::default().open_all(&[config(), other]);
+    let caches = Registry::default().open_all(&[config(), other]).unwrap();
     for cache in &caches {
         cache
             .set(b"k", value("v"), Options::default())

@@ -31,7 +31,7 @@ pub(super) fn main(file: &Path) -> ExitCode {
 }
 
 fn build(config: Config) -> anyhow::Result<()> {
-    let mut builder = server::builder(&config)?;
+    let mut builder = server::builder(&config)?.dry();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -19,7 +19,7 @@ mod lock;
 mod plugin;
 mod redis;
 
-pub use cache::{Cache, RemoteLevel};
+pub use cache::{Cache, DiskLevel, RemoteLevel};
 pub use http_cache::HttpCache;
 pub use http_client::HttpClient;
 pub use lock::{Lock, RemoteLocks};

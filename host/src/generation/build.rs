@@ -83,7 +83,7 @@ impl Builder {
     pub async fn build(&mut self, config: Config) -> Result<Arc<Generation>, BuildError> {
         let dicts: Vec<_> = config.shared_dicts.iter().map(wanted).collect();
         self.opened = self.dicts.open(&dicts);
-        let caches = self.caches.open_all(&config.caches);
+        let caches = self.open_caches(&config)?;
         let parts = self.load_all(&config)?;
         let phases: Vec<PhaseSet> = parts.iter().map(|part| part.loaded.phases).collect();
         let mut planner = Planner {
@@ -128,6 +128,20 @@ impl Builder {
             access,
             config,
         }))
+    }
+
+    /// Leaves what is on disk alone: a server may use it.
+    #[must_use]
+    pub fn dry(mut self) -> Self {
+        self.caches = crate::cache::Registry::dry();
+        self
+    }
+
+    fn open_caches(&self, config: &Config) -> Result<Vec<Arc<crate::cache::Cache>>, BuildError> {
+        self.caches.open_all(&config.caches).map_err(|unusable| {
+            let wrong = of_line(config, unusable.line, unusable.why);
+            BuildError(Diagnostics(vec![wrong]))
+        })
     }
 
     fn load_all(&self, config: &Config) -> Result<Vec<Part>, BuildError> {
@@ -216,7 +230,10 @@ impl Builder {
                 String::new()
             },
             dicts: self.opened.clone(),
-            caches: self.caches.open_all(&config.caches),
+            caches: self
+                .caches
+                .open_all(&config.caches)
+                .map_err(|unusable| anyhow::anyhow!(unusable.why))?,
             locks: self.locks.open_all(&config.locks),
             redis: config.redis.clone(),
             http_client: crate::http_client::Settings {

@@ -21,6 +21,7 @@ mod budget;
 mod bundled;
 mod cache;
 mod cache_cluster;
+mod cache_disk;
 mod cache_redis;
 mod case;
 mod cases;

@@ -56,10 +56,28 @@ impl Listener for Remote {
         let Some(store) = self.store.upgrade() else {
             return;
         };
+        // What is on disk first: memory asks there for what it has not.
+        let disk = self.disk.as_ref();
         match kind {
-            kind if kind == News::Changed as u8 => store.changed_elsewhere(rest, true),
-            kind if kind == News::Filled as u8 => store.changed_elsewhere(rest, false),
-            kind if kind == News::Purged as u8 => store.empty(store.next_epoch()),
+            kind if kind == News::Changed as u8 => {
+                if let Some(disk) = disk {
+                    disk.overtake(rest, true);
+                }
+                store.changed_elsewhere(rest, true);
+            }
+            kind if kind == News::Filled as u8 => {
+                if let Some(disk) = disk {
+                    disk.distrust(rest);
+                }
+                store.changed_elsewhere(rest, false);
+            }
+            kind if kind == News::Purged as u8 => {
+                let epoch = store.next_epoch();
+                if let Some(disk) = disk {
+                    disk.empty(epoch);
+                }
+                store.empty(epoch);
+            }
             kind if kind == News::Released as u8 => {}
             _ => return,
         }

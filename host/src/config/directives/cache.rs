@@ -9,7 +9,11 @@ pub(super) static CACHE: Table = Table {
     directives: &[
         Directive::new("l1", Kind::Table(&L1), "Decoded values in each instance.").default("{}"),
         Directive::new("l2", Kind::Table(&L2), "Bytes in the process's memory.").default("{}"),
-        Directive::later("disk", "Bytes on disk, which survive a restart."),
+        Directive::new(
+            "disk",
+            Kind::Table(&DISK),
+            "Values on disk, which survive a restart, and a kill too.",
+        ),
         Directive::new(
             "l3",
             Kind::Table(&L3),
@@ -109,6 +113,50 @@ static L2: Table = Table {
         "Its memory; when it is full, what is seldom used goes.",
     )
     .default("\"64m\"")],
+};
+
+static DISK: Table = Table {
+    title: "[cache.NAME] disk",
+    doc: "Values on disk, in a folder that one server uses.",
+    directives: &[
+        Directive::new(
+            "path",
+            Kind::Text,
+            "The folder; it is made if it is not there, and nothing else may be in it.",
+        )
+        .required(),
+        Directive::new(
+            "size",
+            Kind::Size {
+                min: 16 << 20,
+                max: 1 << 42,
+            },
+            "Its bytes on disk; when it is full the oldest values go. No value is longer than a 64th of \
+             it, nor than 8m. Another size begins empty.",
+        )
+        .default("\"1g\""),
+        Directive::new(
+            "min_ttl",
+            TIME,
+            "What is of use for a shorter time is not written.",
+        )
+        .default("\"5s\""),
+        Directive::new(
+            "queue",
+            Kind::Size {
+                min: 64 << 10,
+                max: 1 << 40,
+            },
+            "Memory for values that wait to be written; when it is full the next ones are dropped.",
+        )
+        .default("\"16m\""),
+        Directive::new(
+            "timeout",
+            TIMEOUT,
+            "How long a caller waits for the disk at most; a look-up ends as a miss then.",
+        )
+        .default("\"500ms\""),
+    ],
 };
 
 static L3: Table = Table {

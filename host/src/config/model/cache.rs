@@ -1,5 +1,6 @@
 //! `[cache.NAME]` as it is meant.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +35,27 @@ pub struct Cache {
     pub waiters: usize,
     /// How long a flight lasts.
     pub lease: Duration,
+    /// The level on disk.
+    pub disk: Option<DiskLevel>,
     /// The level in Redis.
     pub l3: Option<RemoteLevel>,
+}
+
+/// `disk`: values that survive a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskLevel {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Bytes on disk.
+    pub size: u64,
+    /// What is of use for a shorter time, in milliseconds, is not written.
+    pub min_ttl: u64,
+    /// Bytes that wait to be written.
+    pub queue: usize,
+    /// How long a caller waits for the disk.
+    pub timeout: Duration,
+    /// The line that names the folder.
+    pub line: usize,
 }
 
 /// `l3`: values that several servers share.

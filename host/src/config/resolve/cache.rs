@@ -5,22 +5,56 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::document::{Entry, Fields, nearest};
-use super::super::model::{Cache, Redis, RedisKind, RemoteLevel, SharedDict};
+use super::super::model::{Cache, DiskLevel, Redis, RedisKind, RemoteLevel, SharedDict};
 use super::Resolver;
 
 impl Resolver<'_, '_> {
     pub(super) fn caches(&mut self, tables: &Fields, redis: &[Arc<Redis>]) -> Vec<Cache> {
-        let mut caches = Vec::new();
+        let mut caches: Vec<Cache> = Vec::new();
         for entry in &tables.entries {
             self.check_name(&entry.name, &entry.span);
             if let Some(fields) = entry.node.table() {
+                let disk = fields
+                    .table("disk")
+                    .and_then(|disk| self.disk_level(disk, &caches));
                 let l3 = fields
                     .table("l3")
                     .and_then(|l3| self.remote_level(&entry.name, l3, redis));
-                caches.push(one_cache(entry, fields, l3));
+                let levels = Behind { disk, l3 };
+                caches.push(one_cache(entry, fields, levels));
             }
         }
         caches
+    }
+
+    fn disk_level(&mut self, fields: &Fields, before: &[Cache]) -> Option<DiskLevel> {
+        let (text, span) = fields.text("path")?;
+        if text.is_empty() {
+            self.error(span, "the path is empty: name a folder");
+            return None;
+        }
+        let path = self.root.join(text);
+        let of = |cache: &Cache| Some((cache.name.clone(), cache.disk.clone()?.path));
+        for (name, other) in before.iter().filter_map(of) {
+            if path.starts_with(&other) || other.starts_with(&path) {
+                let message = format!(
+                    "the folder of [cache.{name}] is `{}`: each cache has one of its own",
+                    other.display()
+                );
+                self.error(span, message);
+            }
+        }
+        Some(DiskLevel {
+            path,
+            size: fields.size("size").unwrap_or(0),
+            min_ttl: millis(fields.time("min_ttl")),
+            queue: fields
+                .size("queue")
+                .and_then(|size| usize::try_from(size).ok())
+                .unwrap_or(0),
+            timeout: fields.time("timeout"),
+            line: self.reporter.line_of(span.start),
+        })
     }
 
     fn remote_level(
@@ -93,12 +127,19 @@ pub(super) fn add_those_of_dicts(caches: &mut Vec<Cache>, dicts: &[SharedDict]) 
             wait: Duration::from_secs(5),
             waiters: 65_536,
             lease: Duration::from_secs(30),
+            disk: None,
             l3: None,
         });
     }
 }
 
-fn one_cache(entry: &Entry, fields: &Fields, l3: Option<RemoteLevel>) -> Cache {
+/// The levels behind memory.
+struct Behind {
+    disk: Option<DiskLevel>,
+    l3: Option<RemoteLevel>,
+}
+
+fn one_cache(entry: &Entry, fields: &Fields, levels: Behind) -> Cache {
     let empty = Fields::default();
     let l1 = fields.table("l1").unwrap_or(&empty);
     let l2 = fields.table("l2").unwrap_or(&empty);
@@ -117,6 +158,7 @@ fn one_cache(entry: &Entry, fields: &Fields, l3: Option<RemoteLevel>) -> Cache {
         wait: fields.time("wait"),
         waiters: usize::try_from(count(fields, "waiters")).unwrap_or(0),
         lease: fields.time("lease"),
-        l3,
+        disk: levels.disk,
+        l3: levels.l3,
     }
 }

@@ -1,0 +1,156 @@
+//! What the thread of a level on disk and the workers share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use foyer::HybridCache;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::super::entry::Entry;
+use super::super::purges::Known;
+use super::folder::{Folder, Layout};
+use super::ledger::Ledger;
+use crate::observe::error_log::{self, Context, Level as LogLevel};
+use crate::time_cache;
+
+/// Counts of values that wait, by key.
+const WAITING: usize = 8192;
+/// At most one line in the log in that many milliseconds.
+const QUIET: u64 = 1000;
+
+pub(super) type Store = HybridCache<Vec<u8>, Bytes>;
+
+/// What is counted of a level.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) misses: AtomicU64,
+    pub(super) writes: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) errors: AtomicU64,
+    pub(super) bytes: AtomicU64,
+}
+
+pub(super) fn add(count: &AtomicU64, by: u64) {
+    count.fetch_add(by, Ordering::Relaxed);
+}
+
+/// What the level's thread is told.
+pub(super) enum Job {
+    Write(Write),
+    /// What waits is written, then the folder is given back.
+    Close,
+}
+
+/// A value for the disk; none takes the key away.
+pub(super) struct Write {
+    pub(super) key: Box<[u8]>,
+    pub(super) entry: Option<Arc<Entry>>,
+    pub(super) turn: u64,
+}
+
+impl Write {
+    pub(super) fn weight(&self) -> usize {
+        let entry = self.entry.as_ref();
+        let value = entry.map_or(256, |entry| entry.weight(&self.key));
+        usize::try_from(value).unwrap_or(usize::MAX)
+    }
+}
+
+/// A purge of answers, which is acknowledged.
+pub(super) struct Purging {
+    pub(super) record: Vec<u8>,
+    pub(super) tag: bool,
+    pub(super) at: u64,
+    pub(super) known: Arc<Known>,
+    pub(super) done: oneshot::Sender<()>,
+}
+
+/// What the thread and the workers share.
+pub(super) struct Shared {
+    pub(super) cache: String,
+    pub(super) folder: Folder,
+    pub(super) layout: Layout,
+    pub(super) ledger: Ledger,
+    pub(super) store: OnceLock<Store>,
+    pub(super) counts: Counts,
+    /// Values that wait, by key.
+    pub(super) waiting: Box<[AtomicUsize]>,
+    /// Bytes that wait.
+    pub(super) queued: AtomicUsize,
+    /// Neither read nor written any more.
+    pub(super) off: AtomicBool,
+    /// How often the ledger was to be written, and whether on the disk itself.
+    pub(super) asked: AtomicU64,
+    pub(super) sync: AtomicBool,
+    pub(super) wake: Notify,
+    pub(super) done: watch::Sender<u64>,
+    pub(super) said: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(cache: &str, folder: Folder, layout: Layout, ledger: Ledger) -> Self {
+        Self {
+            cache: cache.to_owned(),
+            folder,
+            layout,
+            ledger,
+            store: OnceLock::new(),
+            counts: Counts::default(),
+            waiting: (0..WAITING).map(|_| AtomicUsize::new(0)).collect(),
+            queued: AtomicUsize::new(0),
+            off: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            sync: AtomicBool::new(false),
+            wake: Notify::new(),
+            done: watch::Sender::new(0),
+            said: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn waiting(&self, key: &[u8]) -> &AtomicUsize {
+        &self.waiting[crc32fast::hash(key) as usize % WAITING]
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        self.off.load(Ordering::SeqCst)
+    }
+
+    /// A line in the log, not too often.
+    pub(super) fn say(&self, level: LogLevel, message: &str) {
+        let now = time_cache::clock_ms();
+        let before = self.said.load(Ordering::Relaxed);
+        let mine = now >= before.saturating_add(QUIET)
+            && self
+                .said
+                .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if mine {
+            self.tell(level, message);
+        }
+    }
+
+    pub(super) fn tell(&self, level: LogLevel, message: &str) {
+        let message = format!("cache `{}`: {message}", self.cache);
+        error_log::write(level, &Context::default(), message);
+    }
+
+    /// The ledger is to be written; gives the number to wait for.
+    pub(super) fn ask(&self, sync: bool) -> u64 {
+        if sync {
+            self.sync.store(true, Ordering::SeqCst);
+        }
+        let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        self.wake.notify_one();
+        number
+    }
+
+    /// Whether something older of a key may be found.
+    pub(super) fn may_have(&self, key: &[u8]) -> bool {
+        self.waiting(key).load(Ordering::SeqCst) > 0
+            || self
+                .store
+                .get()
+                .is_none_or(|store| store.storage().may_contains(key))
+    }
+}
