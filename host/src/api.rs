@@ -87,6 +87,7 @@ pub(crate) mod bindings {
             "phasor:plugin/redis.[method]subscription.next": async | trappable,
             "phasor:plugin/redis.[static]subscription.end-next": async | trappable,
             "phasor:plugin/shared-dict.wait": async | trappable,
+            "phasor:plugin/shared-dict.add-in-turn": async | trappable,
             "phasor:plugin/shared-dict.end-wait": async | trappable,
             "phasor:plugin/subrequest.capture": async | trappable,
             "phasor:plugin/subrequest.end-capture": async | trappable,

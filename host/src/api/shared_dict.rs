@@ -102,6 +102,24 @@ impl HostState {
     }
 }
 
+/// One who wants to add in its turn, and what.
+struct Added {
+    key: Vec<u8>,
+    value: Value,
+    ttl: u64,
+    timeout: Duration,
+}
+
+impl HostState {
+    fn dict_add(&self, handle: &Handle, added: Added) -> wasmtime::Result<Task> {
+        let dict = Arc::clone(&self.table.get(handle)?.0);
+        Ok(Box::pin(async move {
+            let (key, value) = (&added.key, &added.value);
+            Outcome::Changed(dict.add_in_turn(key, value, added.ttl, added.timeout).await)
+        }))
+    }
+}
+
 fn changed(outcome: &Outcome, function: &str) -> Answer<bool> {
     match outcome {
         Outcome::Changed(changed) => Ok((*changed).map_err(error)),
@@ -131,6 +149,44 @@ impl wit::Host for HostState {
     ) -> wasmtime::Result<Resource<Operation>> {
         enter!(self, "shared-dict.begin-wait");
         let task = self.dict_wait(&dict, key, seen, timeout)?;
+        self.begin(Work::Task(task))
+    }
+
+    async fn add_in_turn(
+        &mut self,
+        dict: Handle,
+        key: Vec<u8>,
+        value: wit::Value,
+        ttl: u64,
+        timeout: u64,
+    ) -> Answer<bool> {
+        enter!(self, "shared-dict.add-in-turn");
+        let added = Added {
+            key,
+            value: from_guest(value),
+            ttl,
+            timeout: Duration::from_millis(timeout),
+        };
+        let task = self.dict_add(&dict, added)?;
+        changed(&task.await, "shared-dict.add-in-turn")
+    }
+
+    fn begin_add_in_turn(
+        &mut self,
+        dict: Handle,
+        key: Vec<u8>,
+        value: wit::Value,
+        ttl: u64,
+        timeout: u64,
+    ) -> wasmtime::Result<Resource<Operation>> {
+        enter!(self, "shared-dict.begin-add-in-turn");
+        let added = Added {
+            key,
+            value: from_guest(value),
+            ttl,
+            timeout: Duration::from_millis(timeout),
+        };
+        let task = self.dict_add(&dict, added)?;
         self.begin(Work::Task(task))
     }
 

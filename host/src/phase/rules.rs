@@ -135,6 +135,8 @@ pub const RULES: &[(&str, PhaseSet)] = &[
     ("response.set-status", BEFORE_LOG),
     ("response.status", EXCHANGE),
     ("response.write", ANSWER),
+    ("shared-dict.add-in-turn", WAITING),
+    ("shared-dict.begin-add-in-turn", WAITING),
     ("shared-dict.begin-wait", WAITING),
     ("shared-dict.dict", ALL),
     ("shared-dict.end-wait", WAITING),

@@ -84,6 +84,7 @@ impl SharedDict {
         };
         drop(held);
         self.release(freed);
+        self.waiters.changed(key);
         Ok(value)
     }
 

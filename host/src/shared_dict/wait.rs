@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::shard::Stored;
-use super::{DictError, SharedDict, Value};
+use super::{DictError, Mode, SharedDict, Store, Value};
 use crate::time_cache;
 
 /// How many may wait at a dict that nobody configured: those of tests.
@@ -22,6 +22,8 @@ const WAITERS: usize = 10_000;
 struct Bench {
     seats: usize,
     bell: Arc<Notify>,
+    /// Whose turn it is to add.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Those who wait at one dict.
@@ -47,6 +49,7 @@ struct Seat<'d> {
     waiters: &'d Waiters,
     key: &'d [u8],
     bell: Arc<Notify>,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Drop for Seat<'_> {
@@ -75,6 +78,7 @@ impl Waiters {
             waiters: self,
             key,
             bell: Arc::clone(&bench.bell),
+            turn: Arc::clone(&bench.turn),
         })
     }
 
@@ -94,6 +98,13 @@ impl Waiters {
             bench.bell.notify_waiters();
         }
     }
+}
+
+/// What no clock reaches is as good as for ever.
+fn after(time: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(time)
+        .unwrap_or(now + Duration::from_secs(1 << 32))
 }
 
 impl SharedDict {
@@ -124,11 +135,7 @@ impl SharedDict {
         timeout: Duration,
     ) -> Result<bool, DictError> {
         let seat = self.waiters.sit(key)?;
-        let now = Instant::now();
-        // What no clock reaches is as good as for ever.
-        let deadline = now
-            .checked_add(timeout)
-            .unwrap_or(now + Duration::from_secs(1 << 32));
+        let deadline = after(timeout);
         loop {
             let mut bell = std::pin::pin!(seat.bell.notified());
             bell.as_mut().enable();
@@ -143,6 +150,69 @@ impl SharedDict {
                 return Ok(self.unchanged(key, seen)?.is_none());
             }
         }
+    }
+
+    /// Stores `value` as soon as nothing is under `key`. Those who wait to add under the same key have
+    /// their turns in the order in which they came: only the first of them is woken. False when the time
+    /// is over before.
+    ///
+    /// # Errors
+    /// Those of `add`, but for `exists`; and when too many wait.
+    pub async fn add_in_turn(
+        &self,
+        key: &[u8],
+        value: &Value,
+        ttl: u64,
+        timeout: Duration,
+    ) -> Result<bool, DictError> {
+        let how = Store {
+            mode: Mode::Add,
+            ttl,
+            flags: 0,
+        };
+        let add = || match self.store(key, value.clone(), how, time_cache::now_ms()) {
+            Ok(_) => Ok(true),
+            Err(DictError::Exists) => Ok(false),
+            Err(error) => Err(error),
+        };
+        // Where nobody waits nobody is passed by.
+        if self.waiters.count.load(Ordering::Relaxed) == 0 {
+            let added = add()?;
+            if added || timeout.is_zero() {
+                return Ok(added);
+            }
+        }
+        let seat = self.waiters.sit(key)?;
+        let deadline = after(timeout);
+        let Ok(_turn) = timeout_at(deadline, seat.turn.lock()).await else {
+            return Ok(false);
+        };
+        loop {
+            let mut bell = std::pin::pin!(seat.bell.notified());
+            bell.as_mut().enable();
+            if add()? {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            let until = self.left(key)?.map_or(deadline, after);
+            let _rung = timeout_at(deadline.min(until), bell).await.is_ok();
+        }
+    }
+
+    /// How long what is under a key will still live if nobody writes; `None` is for ever.
+    fn left(&self, key: &[u8]) -> Result<Option<Duration>, DictError> {
+        let now = time_cache::now_ms();
+        let (lane, hash) = self.lane(key)?;
+        let held = lane.lock();
+        let Some(index) = held.shard.find_live(hash, key, now) else {
+            return Ok(Some(Duration::ZERO));
+        };
+        Ok(match held.shard.entry(index).expires {
+            0 => None,
+            expires => Some(Duration::from_millis(expires.saturating_sub(now).max(1))),
+        })
     }
 
     /// How long the value will still be `seen` if nobody writes; `None` when it is another one.

@@ -87,6 +87,16 @@ fn a_hold_ends_and_goes_on_over_a_reload() {
     server.stop(Signal::QUIT);
 }
 
+#[test]
+fn an_entry_of_a_shared_dict_is_added_in_turn() {
+    let server = Server::start(CONFIG, &[]);
+    assert_eq!(
+        ask(&server, "/turn"),
+        "Ok(true) Ok(false), true Ok(true) Some(Number(2.0)), true Ok(true) Some(Number(3.0))"
+    );
+    server.stop(Signal::QUIT);
+}
+
 const LUA: &str = r#"
 [server]
 workers = 1
@@ -118,5 +128,55 @@ fn in_lua_who_leaves_keeps_no_lock_and_no_place_in_line() {
     drop(waits);
     drop(holds);
     assert_eq!(next.response(false).unwrap().text(), "got");
+    server.stop(Signal::QUIT);
+}
+
+const RESTY: &str = r#"
+[server]
+workers = 2
+[shared.locks]
+size = "64k"
+[[route]]
+path = "/hold"
+lua.content = """
+local l = require('resty.lock'):new('locks')
+l:lock('a')
+ngx.log(ngx.WARN, 'holds')
+ngx.shared.locks:wait('go', nil, 50)
+ngx.print(l:unlock())
+"""
+[[route]]
+path = "/go"
+lua.content = "ngx.shared.locks:set('go', true) ngx.print('went')"
+[[route]]
+path = "/try"
+lua.content = """
+ngx.log(ngx.WARN, 'tries')
+local l = require('resty.lock'):new('locks', { exptime = 60, timeout = 50 })
+local waited, err = l:lock('a')
+ngx.print(waited and 'got' or err, ' ', l:unlock())
+"""
+"#;
+
+#[test]
+fn resty_lock_goes_on_over_a_reload() {
+    let server = Server::start(RESTY, &[]);
+    let mark = server.mark();
+    let mut holds = send(&server, "/hold");
+    server.wait_log("holds", mark);
+    let mut before = send(&server, "/try");
+    server.wait_log("tries", mark);
+    server.reload();
+    let mark = server.mark();
+    let mut after = send(&server, "/try");
+    server.wait_log("tries", mark);
+    assert_eq!(ask(&server, "/go"), "went");
+    for (client, said) in [
+        (&mut holds, "1"),
+        (&mut before, "got 1"),
+        (&mut after, "got 1"),
+    ] {
+        assert_eq!(client.response(false).unwrap().text(), said);
+    }
     server.stop(Signal::QUIT);
 }

@@ -42,7 +42,7 @@ pub(crate) fn close_all() {
 
 /// The number of the dict in argument 1: a table, as in OpenResty, whose first element is a light
 /// userdata that Lua code cannot make (`ngx.null` is the only other one).
-unsafe fn zone(l: *mut State) -> Option<usize> {
+pub(crate) unsafe fn zone(l: *mut State) -> Option<usize> {
     // SAFETY: called by Lua.
     unsafe {
         if ffi::lua_type(l, 1) != ffi::TTABLE {
@@ -62,19 +62,26 @@ unsafe fn zone(l: *mut State) -> Option<usize> {
 pub(crate) unsafe fn dict(l: *mut State) -> &'static Dict {
     // SAFETY: called by Lua; a number that is not of the list is refused.
     unsafe {
-        let vm = vm();
-        vm.select();
-        let Some(opened) = zone(l).and_then(|number| vm.dicts.get_mut(number)) else {
+        let number = zone(l).filter(|number| *number < vm().dicts.len());
+        let Some(number) = number else {
             ffi::error(l, b"bad \"zone\" argument");
         };
-        if opened.dict.is_none() {
-            opened.dict = Dict::open(&opened.name).ok();
-        }
-        match &opened.dict {
+        match dict_at(number) {
             Some(dict) => dict,
             None => ffi::error(l, b"the shared dict is gone"),
         }
     }
+}
+
+/// The dict of this number.
+pub(crate) fn dict_at(number: usize) -> Option<&'static Dict> {
+    let vm = vm();
+    vm.select();
+    let opened = vm.dicts.get_mut(number)?;
+    if opened.dict.is_none() {
+        opened.dict = Dict::open(&opened.name).ok();
+    }
+    opened.dict.as_ref()
 }
 
 /// The key in argument 2, or why it is none.
@@ -433,6 +440,7 @@ pub(crate) unsafe fn open(l: *mut State) {
                 (c"add", add),
                 (c"safe_add", safe_add),
                 (c"replace", replace),
+                (c"add_in_turn", crate::api_shared_swap::add_in_turn),
                 (c"cas", crate::api_shared_swap::cas),
                 (c"wait", crate::api_shared_swap::wait_for),
                 (c"wake", crate::api_shared_swap::wake),

@@ -73,6 +73,7 @@ mod phase;
 mod program;
 mod pump;
 mod semaphore;
+mod shared_entry;
 mod task;
 mod thread;
 mod timer;

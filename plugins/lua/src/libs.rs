@@ -80,6 +80,7 @@ unsafe fn open_ngx(l: *mut State) {
         crate::api_body_read::open(l);
         crate::api_worker::open(l);
         crate::api_shared::open(l);
+        crate::shared_entry::open(l);
         crate::api_redis::open(l);
         crate::api_cache::open(l);
         crate::api_lock::open(l);

@@ -222,6 +222,30 @@ func (d *Dict) Wait(ctx context.Context, key string, seen Value, timeout time.Du
 	return outcome(result)
 }
 
+// AddInTurn stores a value as soon as nothing is under the key, for ttl (nothing is for ever). Those who
+// wait here for the same key have their turns in the order in which they came; false when the time is
+// over before.
+func (d *Dict) AddInTurn(ctx context.Context, key string, value Value, ttl, timeout time.Duration) (bool, error) {
+	given, err := lower(value)
+	if err != nil {
+		return false, err
+	}
+	life, most := wait.Millis(ttl), wait.Millis(timeout)
+	result, err := wait.Call(ctx,
+		func() witTypes.Result[bool, host.DictError] {
+			return host.AddInTurn(d.host, []byte(key), given, life, most)
+		},
+		func() *operation.Operation {
+			return host.BeginAddInTurn(d.host, []byte(key), given, life, most)
+		},
+		host.EndWait,
+	)
+	if err != nil {
+		return false, err
+	}
+	return outcome(result)
+}
+
 // Wake wakes the one that waits for a key longest; false when nobody does.
 func (d *Dict) Wake(key string) bool { return d.host.Wake([]byte(key)) }
 

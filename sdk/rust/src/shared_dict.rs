@@ -243,6 +243,21 @@ impl Dict {
         Pending::new(operation, host::end_wait)
     }
 
+    /// Stores a value as soon as nothing is under the key. Those who wait here for the same key have their
+    /// turns in the order in which they came; false when the time is over before.
+    pub fn add_in_turn(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Value>,
+        ttl: Option<Duration>,
+        timeout: Duration,
+    ) -> Pending<Result<bool, DictError>> {
+        let (value, ttl, timeout) = (value.into(), millis(ttl), millis(Some(timeout)));
+        let operation =
+            host::begin_add_in_turn(&self.0, key.as_ref(), value.as_param(), ttl, timeout);
+        Pending::new(operation, host::end_wait)
+    }
+
     /// Wakes the one that waits for a key longest; false when nobody does.
     #[must_use]
     pub fn wake(&self, key: impl AsRef<[u8]>) -> bool {

@@ -189,6 +189,14 @@ func dict(ctx context.Context) (string, error) {
 		_ = dict.Set("later", "here")
 	}()
 	note(dict.Wait(ctx, "later", nil, time.Minute))
+	// One adds when the other has deleted.
+	note(dict.AddInTurn(ctx, "turn", "first", 0, 0))
+	note(dict.AddInTurn(ctx, "turn", "second", 0, time.Millisecond))
+	go func() {
+		_ = phasor.Sleep(ctx, 5*time.Millisecond)
+		_ = dict.Delete("turn")
+	}()
+	note(dict.AddInTurn(ctx, "turn", "third", time.Hour, time.Minute))
 	return strings.Join(seen, " "), nil
 }
 

@@ -6,7 +6,7 @@ use phasor_plugin::error_log::{self, Level};
 use phasor_plugin::lock::{Guard, LockError, Locks, Options};
 use phasor_plugin::redis::{self, Reply};
 use phasor_plugin::shared_dict::{Dict, DictError, Value};
-use phasor_plugin::{Answer, Request, timers};
+use phasor_plugin::{Answer, Request, task, timers};
 
 /// What a handler that is to be seen holding waits.
 const HELD: Duration = Duration::from_millis(300);
@@ -79,6 +79,25 @@ fn keep(query: &str) -> Result<String, LockError> {
     })
 }
 
+/// Two who add under the same key: the second one when the first has taken its own away.
+async fn turns() -> String {
+    let Ok(dict) = Dict::open("count") else {
+        return "no dict".to_owned();
+    };
+    let add = |who: f64| dict.add_in_turn("turn", who, None, Duration::from_secs(20));
+    let first = add(1.0).await;
+    let (second, third) = (add(2.0), add(3.0));
+    let late = dict.add_in_turn("turn", 4.0, None, Duration::ZERO).await;
+    let mut seen = vec![format!("{first:?} {late:?}")];
+    for waits in [second, third] {
+        let deleted = dict.delete("turn").is_ok();
+        let added = waits.await;
+        let value = dict.get("turn").ok().flatten();
+        seen.push(format!("{deleted} {added:?} {value:?}"));
+    }
+    seen.join(", ")
+}
+
 fn said<T>(result: Result<T, LockError>) -> String {
     result.map_or_else(|error| error.name().to_owned(), |_| "ok".to_owned())
 }
@@ -88,6 +107,7 @@ fn act(path: &str, query: &str) -> Result<String, LockError> {
         "/add" => add()?.to_string(),
         "/add-in-redis" => add_in_redis()?.to_string(),
         "/keep" => keep(query)?,
+        "/turn" => task::block_on(turns()),
         "/count" => match Dict::open("count").and_then(|dict| dict.get("n")) {
             Ok(Some(Value::Number(number))) => number.to_string(),
             other => format!("{other:?}"),

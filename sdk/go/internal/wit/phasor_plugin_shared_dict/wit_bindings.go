@@ -288,6 +288,133 @@ func BeginWait(dict *Dict, key []uint8, seen Value, timeout uint64) *phasor_plug
 
 }
 
+//go:wasmimport phasor:plugin/shared-dict@0.1.0 add-in-turn
+func wasm_import_add_in_turn(arg0 int32, arg1 uintptr, arg2 uint32, arg3 int32, arg4 int64, arg5 uint32, arg6 int64, arg7 int64, arg8 uintptr)
+
+func AddInTurn(dict *Dict, key []uint8, value Value, ttl uint64, timeout uint64) witTypes.Result[bool, DictError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, 2, 1))
+	data := unsafe.Pointer(unsafe.SliceData(key))
+	pinner.Pin(data)
+	var variant int32
+	var variant1 int64
+	var variant2 uint32
+	switch value.Tag() {
+	case ValueNil:
+
+		variant = int32(0)
+		variant1 = 0
+		variant2 = 0
+
+	case ValueBoolean:
+		payload := value.Boolean()
+		var result int32
+		if payload {
+			result = 1
+		} else {
+			result = 0
+		}
+
+		variant = int32(1)
+		variant1 = int64(result)
+		variant2 = 0
+
+	case ValueNumber:
+		payload := value.Number()
+
+		variant = int32(2)
+		variant1 = int64(math.Float64bits(payload))
+		variant2 = 0
+
+	case ValueBytes:
+		payload := value.Bytes()
+		data0 := unsafe.Pointer(unsafe.SliceData(payload))
+		pinner.Pin(data0)
+
+		variant = int32(3)
+		variant1 = int64(uintptr(data0))
+		variant2 = uint32(len(payload))
+
+	default:
+		panic("unreachable")
+	}
+	wasm_import_add_in_turn((dict).Handle(), uintptr(data), uint32(len(key)), variant, variant1, variant2, int64(ttl), int64(timeout), returnArea)
+	var result3 witTypes.Result[bool, DictError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result3 = witTypes.Ok[bool, DictError]((uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 1))) != 0))
+	case 1:
+
+		result3 = witTypes.Err[bool, DictError](uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 1)))))
+	default:
+		panic("unreachable")
+	}
+	result4 := result3
+	return result4
+
+}
+
+//go:wasmimport phasor:plugin/shared-dict@0.1.0 begin-add-in-turn
+func wasm_import_begin_add_in_turn(arg0 int32, arg1 uintptr, arg2 uint32, arg3 int32, arg4 int64, arg5 uint32, arg6 int64, arg7 int64) int32
+
+func BeginAddInTurn(dict *Dict, key []uint8, value Value, ttl uint64, timeout uint64) *phasor_plugin_operation.Operation {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	data := unsafe.Pointer(unsafe.SliceData(key))
+	pinner.Pin(data)
+	var variant int32
+	var variant1 int64
+	var variant2 uint32
+	switch value.Tag() {
+	case ValueNil:
+
+		variant = int32(0)
+		variant1 = 0
+		variant2 = 0
+
+	case ValueBoolean:
+		payload := value.Boolean()
+		var result int32
+		if payload {
+			result = 1
+		} else {
+			result = 0
+		}
+
+		variant = int32(1)
+		variant1 = int64(result)
+		variant2 = 0
+
+	case ValueNumber:
+		payload := value.Number()
+
+		variant = int32(2)
+		variant1 = int64(math.Float64bits(payload))
+		variant2 = 0
+
+	case ValueBytes:
+		payload := value.Bytes()
+		data0 := unsafe.Pointer(unsafe.SliceData(payload))
+		pinner.Pin(data0)
+
+		variant = int32(3)
+		variant1 = int64(uintptr(data0))
+		variant2 = uint32(len(payload))
+
+	default:
+		panic("unreachable")
+	}
+	result3 := wasm_import_begin_add_in_turn((dict).Handle(), uintptr(data), uint32(len(key)), variant, variant1, variant2, int64(ttl), int64(timeout))
+	return phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(result3)))
+
+}
+
 //go:wasmimport phasor:plugin/shared-dict@0.1.0 end-wait
 func wasm_import_end_wait(arg0 int32, arg1 uintptr)
 
