@@ -372,5 +372,9 @@ impl Disk {
         ] {
             all.push((name, count.load(Ordering::Relaxed)));
         }
+        all.push((
+            "disk_waiting",
+            self.shared.queued.load(Ordering::Relaxed) as u64,
+        ));
     }
 }

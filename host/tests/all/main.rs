@@ -22,6 +22,7 @@ mod bundled;
 mod cache;
 mod cache_cluster;
 mod cache_disk;
+mod cache_disk_behind;
 mod cache_redis;
 mod case;
 mod cases;

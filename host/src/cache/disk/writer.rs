@@ -138,7 +138,7 @@ async fn write(
     if found {
         let bytes = shared.counts.bytes.load(Ordering::Relaxed);
         let message = format!("{bytes} bytes on disk, opened in {:?}", begun.elapsed());
-        shared.tell(LogLevel::Info, &message);
+        shared.tell(LogLevel::Notice, &message);
     }
     let _set = shared.store.set(store.clone()).is_ok();
     let _told = opened.send(Ok(())).is_ok();

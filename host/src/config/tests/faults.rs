@@ -156,6 +156,17 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[cache.a]\ndisk={path='var/a',size='1m'}\n[cache.b]\ndisk={path='var/a/b',queue='1k'}\n[cache.c]\ndisk={path=''}\n[cache.d]\ndisk={size='1g',compress='4k'}\n",
+        &[
+            "2:25: \"1m\" is too small: the least is \"16m\"",
+            "4:12: the folder of [cache.a] is `var/a`: each cache has one of its own",
+            "4:28: \"1k\" is too small: the least is \"64k\"",
+            "6:12: the path is empty: name a folder",
+            "8:6: `[cache.NAME] disk` needs the key `path`",
+            "8:17: unknown key `compress`",
+        ],
+    ),
+    (
         "[shared.hits]\nsize='1m'\n[plugin.a]\n[plugin.b]\ncomponent='b.wasm'\nallow={shared=['hit'],files=['data','none:ro'],connect=['x'],redis=['man: GET a','a: b*c: d']}\nlimits={cpu='0ms'}\nconfig={x='${NOPE}'}\n",
         &[
             "3:9: [plugin.a] needs the key `component`",

@@ -104,6 +104,26 @@ fn act(cache: &Cache<String>, uri: &str) -> String {
             };
             found.into_iter().map(text).collect::<Vec<_>>().join(" ")
         }
+        "/put" => {
+            let number = |name| argument(uri, name).map_or(0, |text| text.parse().unwrap_or(0));
+            let text = long(key, number("version"), number("size"));
+            format!("{:?}", cache.set(key, Some(text), options))
+        }
+        "/many" => {
+            let number = |name| argument(uri, name).map_or(0, |text| text.parse().unwrap_or(0));
+            let set = |n: u64| {
+                let key = format!("{key}{n}");
+                cache.set(&*key, Some(long(&key, 1, number("size"))), options)
+            };
+            match (0..number("count")).try_for_each(set) {
+                Ok(()) => "written".to_owned(),
+                Err(error) => format!("{error:?}"),
+            }
+        }
+        "/look" => match cache.get(key, || Err("none".to_owned())) {
+            Ok(Some(value)) => whole(key, &value).unwrap_or_else(|| "torn".to_owned()),
+            _ => "none".to_owned(),
+        },
         "/parts" => format!("{}", cache::key(&["a", "bc"]) == cache::key(&["ab", "c"])),
         "/speed" => speed(cache),
         "/write" => write(cache).unwrap_or_else(|error| error),
@@ -120,6 +140,26 @@ fn act(cache: &Cache<String>, uri: &str) -> String {
         ),
         _ => "what?".to_owned(),
     }
+}
+
+/// A value that tells its key, its version and its length, and whose every part follows from them.
+fn long(key: &str, version: u64, size: u64) -> String {
+    let mut text = format!("{key} {version} {size} ");
+    let mut part = version;
+    while (text.len() as u64) < size {
+        part = part.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        text.push_str(&part.to_string());
+    }
+    text
+}
+
+/// The version of such a value, if it is one of this key, and whole.
+fn whole(key: &str, value: &str) -> Option<String> {
+    let mut words = value.split(' ');
+    let (_, version) = (words.next()?, words.next()?);
+    let size = words.next()?.parse().ok()?;
+    let same = long(key, version.parse().ok()?, size) == value;
+    same.then(|| version.to_owned())
 }
 
 /// What a writer or a reader does in one request.
