@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::config::model::Lock as Config;
 use local::Store;
-pub use registry::Registry;
+pub use registry::{Registry, settle};
 use remote::Remote;
 
 /// The longest name of a lock: as long as a shared dict's key.

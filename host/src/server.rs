@@ -34,6 +34,9 @@ pub use reload::{BAD_CONFIGURATION, Source};
 /// A worker that panics again so soon waits that long before it is replaced.
 const RESTART: Duration = Duration::from_millis(100);
 
+/// How long the end of the server waits for a Redis that is to hear of locks that are given back.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// So many threads may spin for ever; then the process ends, because nothing takes them back.
 const MOST_HUNG: u32 = 4;
 /// The exit code then: `EX_SOFTWARE`.
@@ -290,6 +293,7 @@ impl Server {
             log.flush();
         }
         crate::cache::close_all();
+        self.tokio.block_on(crate::lock::settle(SETTLE));
         note(Level::Notice, "ended");
         Ok(())
     }

@@ -42,7 +42,7 @@ pub(super) type Name = Box<[u8]>;
 pub(super) type Token = [u8; 16];
 
 /// What is to be given back, when Redis can be asked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Over {
     pub(super) name: Name,
     pub(super) token: Token,
@@ -275,20 +275,26 @@ impl Remote {
     /// Gives back what is over, and tells those who wait for it. What Redis does not take stays.
     pub(super) async fn give_back(&self) -> Result<(), RedisError> {
         loop {
-            let Some(over) = self.over.lock().pop_front() else {
+            let Some(over) = self.over.lock().front().cloned() else {
                 return Ok(());
             };
-            if over.until <= Instant::now() {
-                continue;
+            if over.until > Instant::now() {
+                let key = [self.lock_key(&over.name)];
+                let arguments = self.release_arguments(&over.name, &over.token);
+                self.run(&RELEASE, &key, &arguments).await?;
+                self.waiting.wake(&over.name);
             }
-            let key = [self.lock_key(&over.name)];
-            let arguments = self.release_arguments(&over.name, &over.token);
-            if let Err(error) = self.run(&RELEASE, &key, &arguments).await {
-                self.remember(over);
-                return Err(error);
+            let mut all = self.over.lock();
+            // It may have been pushed out meanwhile.
+            if all.front().is_some_and(|first| first.token == over.token) {
+                all.pop_front();
             }
-            self.waiting.wake(&over.name);
         }
+    }
+
+    /// Whether all that is over was given back.
+    pub(super) fn has_given_back(&self) -> bool {
+        self.over.lock().is_empty()
     }
 
     fn knowledge(&self) -> (Vec<u8>, Vec<u8>) {

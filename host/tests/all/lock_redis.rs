@@ -195,6 +195,19 @@ fn an_owner_that_leaves_or_traps_keeps_no_lock() {
 }
 
 #[test]
+fn a_server_that_is_stopped_gives_back_what_its_owners_have() {
+    let Some(store) = Redis::start(&[]) else {
+        return;
+    };
+    let (first, second) = (server(&store), server(&store));
+    let mark = first.mark();
+    let _cut = send(&first, "/keep?hold=600000&keep=60000");
+    first.wait_log("holds", mark);
+    first.stop(Signal::TERM);
+    got(&second, "/keep?wait=0");
+}
+
+#[test]
 fn numbers_grow_over_servers_and_their_restarts_and_an_emptied_redis() {
     let Some(store) = Redis::start(&[]) else {
         return;
