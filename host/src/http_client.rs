@@ -2,8 +2,10 @@
 //! of idle connections per worker.
 
 mod connect;
+mod line;
 
 use std::cell::RefCell;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use hyper_util::client::legacy;
 
 pub use connect::ConnectError;
 use connect::Connector;
+pub use line::AnswerBody;
+use line::Lines;
 
 use crate::local_executor::LocalExecutor;
 
@@ -42,11 +46,17 @@ pub struct Settings {
     pub http2: bool,
     /// Authorities of TLS as a PEM file, in place of the public ones.
     pub ca: Option<PathBuf>,
+    /// Connections per origin, for requests that are sent in turn.
+    pub connections: Option<NonZeroU32>,
 }
 
 /// A client; its clones share its pool.
 #[derive(Clone)]
-pub struct Client(legacy::Client<Connector, Body>);
+pub struct Client {
+    client: legacy::Client<Connector, Body>,
+    lines: Lines,
+    connections: Option<NonZeroU32>,
+}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -144,7 +154,11 @@ impl Client {
             .http1_max_buf_size(HEAD)
             .set_host(true)
             .build(Connector::new(settings));
-        Self(client)
+        Self {
+            client,
+            lines: Lines::default(),
+            connections: settings.connections,
+        }
     }
 
     /// Sends a request and waits for the answer's head. Dropping the future ends the request.
@@ -152,6 +166,26 @@ impl Client {
     /// # Errors
     /// When there is no answer.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
-        self.0.request(request).await.map_err(ClientError::from)
+        self.client
+            .request(request)
+            .await
+            .map_err(ClientError::from)
+    }
+
+    /// [`send`](Self::send), when less than `connections` requests to the origin are under way. Dropping the
+    /// answer's body, or reading all of it, lets the next in line go.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn send_in_turn(
+        &self,
+        request: Request<Body>,
+    ) -> Result<Response<AnswerBody>, ClientError> {
+        let turn = match self.connections {
+            Some(most) => self.lines.turn(request.uri(), most.get() as usize).await,
+            None => None,
+        };
+        let answer = self.send(request).await?;
+        Ok(answer.map(|body| AnswerBody::new(body, turn)))
     }
 }

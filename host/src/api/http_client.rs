@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use wasmtime::component::Resource;
 
 use super::bindings::phasor::plugin::http_client as wit;
@@ -25,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Of an answer's body, when the request says nothing.
 const LIMIT: u64 = 16 << 20;
 /// The body of an answer that is still coming; one reader at a time.
-pub type AnswerBody = Arc<tokio::sync::Mutex<Incoming>>;
+pub type AnswerBody = Arc<tokio::sync::Mutex<http_client::AnswerBody>>;
 
 /// How an operation of this interface ended.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ pub enum HttpOutcome {
     /// Of a `fetch`.
     Whole(Result<(http::response::Parts, Bytes), HttpError>),
     /// Of an `open`.
-    Head(Result<http::Response<Incoming>, HttpError>),
+    Head(Result<http::Response<http_client::AnswerBody>, HttpError>),
     /// Of a read.
     Piece(Result<Option<Bytes>, HttpError>),
     /// Of a piece of an upload: whether the server takes more.
@@ -97,7 +96,7 @@ fn request(outgoing: wit::Outgoing) -> Result<http::Request<http_client::Body>, 
     Ok(request)
 }
 
-async fn gather(mut body: Incoming, limit: u64) -> Result<Bytes, HttpError> {
+async fn gather(mut body: http_client::AnswerBody, limit: u64) -> Result<Bytes, HttpError> {
     let mut all = BytesMut::new();
     if http_body::Body::size_hint(&body).lower() > limit {
         return Err(HttpError::TooLarge(limit));
@@ -177,7 +176,10 @@ impl HostState {
         task(async move {
             HttpOutcome::Whole(
                 in_time(most, async {
-                    let answer = client.send(request?).await.map_err(HttpError::Client)?;
+                    let answer = client
+                        .send_in_turn(request?)
+                        .await
+                        .map_err(HttpError::Client)?;
                     let (head, body) = answer.into_parts();
                     Ok((head, gather(body, limit).await?))
                 })
@@ -193,7 +195,10 @@ impl HostState {
         task(async move {
             HttpOutcome::Head(
                 in_time(most, async {
-                    client.send(request?).await.map_err(HttpError::Client)
+                    client
+                        .send_in_turn(request?)
+                        .await
+                        .map_err(HttpError::Client)
                 })
                 .await,
             )

@@ -242,6 +242,7 @@ impl Builder {
                 connect_timeout: config.http_client.connect_timeout,
                 http2: config.http_client.http2,
                 ca: config.http_client.ca.clone(),
+                connections: config.http_client.connections,
             },
             cosocket: cosocket_settings(&plugin.cosocket)?,
             prefix: absolute(&config.root),

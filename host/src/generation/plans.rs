@@ -448,6 +448,7 @@ fn proxy(config: &ProxyConfig, route: &Route) -> anyhow::Result<Proxy> {
             connect_timeout: config.connect_timeout,
             http2: false,
             ca: config.ca.clone(),
+            connections: None,
         },
     })
 }

@@ -173,6 +173,7 @@ mod tests {
                 connect_timeout: Duration::ZERO,
                 http2: false,
                 ca: None,
+                connections: None,
             },
         }
     }

@@ -16,7 +16,7 @@ use crate::redis::post;
 use crate::tls::Authority;
 
 /// A server whose one route runs the Lua that it is sent; `{origin}` is where the requests go.
-fn server(more: &str, allow: &str) -> Server {
+pub(crate) fn server(more: &str, allow: &str) -> Server {
     let allow = match allow {
         "" => "allow = { http = [\"*\"] }",
         allow => allow,
@@ -269,7 +269,7 @@ fn bodies_stream_with_bounded_memory() {
 }
 
 /// A server that does with each connection what it is told, and how many came.
-fn wicked(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> (u16, Arc<AtomicUsize>) {
+pub(crate) fn wicked(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (serve, count) = (Arc::new(serve), Arc::new(AtomicUsize::new(0)));
@@ -362,7 +362,7 @@ fn servers_that_hang_lie_and_never_end() {
     server.stop(Signal::QUIT);
 }
 
-fn url(port: u16) -> String {
+pub(crate) fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}/")
 }
 

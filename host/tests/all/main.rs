@@ -40,6 +40,7 @@ mod http;
 mod http_cache;
 mod http_cache_flow;
 mod http_client;
+mod http_client_line;
 mod isolation;
 mod leaving;
 mod lock;

@@ -15,6 +15,7 @@ const MODULES: &[(&str, &str, &str)] = &[
     module!("resty.http", "resty/http.lua"),
     module!("resty.http_body", "resty/http_body.lua"),
     module!("resty.http_headers", "resty/http_headers.lua"),
+    module!("resty.http_proxy", "resty/http_proxy.lua"),
     module!("resty.lock", "resty/lock.lua"),
     module!("resty.memcached", "resty/memcached.lua"),
     module!("resty.mlcache", "resty/mlcache.lua"),

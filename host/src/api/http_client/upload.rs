@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use wasmtime::component::Resource;
@@ -26,7 +25,7 @@ enum Part {
     End,
 }
 
-type Head = Result<http::Response<Incoming>, HttpError>;
+type Head = Result<http::Response<http_client::AnswerBody>, HttpError>;
 
 /// A request under way, shared by the guest's resource and what waits for it; the last one that goes
 /// ends it.
@@ -126,7 +125,10 @@ impl HostState {
         let client = http_client::client(&self.plugin.http_client);
         let (done, answer) = oneshot::channel();
         let sending = tokio::task::spawn_local(async move {
-            let answer = client.send(request).await.map_err(HttpError::Client);
+            let answer = client
+                .send_in_turn(request)
+                .await
+                .map_err(HttpError::Client);
             // A server that sends an early success may still read: only an error ends the body.
             let enough = answer.as_ref().map_or(true, |a| a.status().as_u16() >= 400);
             tell_enough.send_replace(enough);

@@ -22,6 +22,16 @@ pub(super) static HTTP_CLIENT: Table = Table {
             "Idle connections that each worker keeps, per origin.",
         )
         .default("32"),
+        Directive::new(
+            "connections",
+            Kind::Integer {
+                min: 1,
+                max: 100_000,
+            },
+            "Connections that each worker has to one origin at most: a request more waits in line, within \
+             its own time-out, until one before it has its whole answer.",
+        )
+        .default("1024"),
         Directive::new("keepalive_timeout", TIME, "How long it keeps them.").default("\"60s\""),
         Directive::new(
             "http2",

@@ -1,5 +1,6 @@
 //! `[http_client]` as it is meant.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ pub struct HttpClient {
     pub connect_timeout: Duration,
     /// Idle connections per worker and origin.
     pub keepalive: usize,
+    /// Connections per worker and origin.
+    pub connections: Option<NonZeroU32>,
     /// How long they are kept.
     pub keepalive_timeout: Duration,
     /// HTTP/2 where a server offers it.

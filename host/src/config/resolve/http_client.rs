@@ -9,6 +9,9 @@ impl Resolver<'_, '_> {
         HttpClient {
             connect_timeout: fields.time("connect_timeout"),
             keepalive: fields.count("keepalive").unwrap_or(32),
+            connections: fields
+                .count("connections")
+                .and_then(|count| u32::try_from(count).ok()?.try_into().ok()),
             keepalive_timeout: fields.time("keepalive_timeout"),
             http2: fields.boolean("http2"),
             ca: self.file(fields, "ca"),

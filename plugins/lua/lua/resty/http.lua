@@ -3,7 +3,7 @@
 local tcp = ngx.socket.tcp
 local encode_args = ngx.encode_args
 local concat = table.concat
-local lower, sub, match, find, gsub = string.lower, string.sub, string.match, string.find, string.gsub
+local lower, sub, match, find = string.lower, string.sub, string.match, string.find
 local type, tostring, tonumber, pairs, ipairs = type, tostring, tonumber, pairs, ipairs
 local rawget, rawset, setmetatable, select = rawget, rawset, setmetatable, select
 
@@ -443,63 +443,6 @@ function Http.request_uri(self, uri, options)
   return answer
 end
 
--- The client's own request body, as something that `request` can send.
-function Http.get_client_body_reader(_, chunk_size, sock)
-  local headers = ngx.req.get_headers()
-  local length, coding = tonumber(headers["Content-Length"]), headers["Transfer-Encoding"]
-  if not sock then
-    local err
-    sock, err = (ngx.req.socket or require("phasor.body").socket)()
-    if not sock then
-      if err == "no body" then return nil end
-      return nil, err
-    end
-  end
-  if coding and find(lower(coding), "chunked", 1, true) then return by_chunks(sock, chunk_size, {}) end
-  if length then return by_length(sock, length, chunk_size) end
-  return nil
-end
-
-local hop_by_hop = {
-  ["connection"] = true, ["keep-alive"] = true, ["proxy-authenticate"] = true, ["proxy-authorization"] = true,
-  ["te"] = true, ["trailers"] = true, ["transfer-encoding"] = true, ["upgrade"] = true, ["content-length"] = true,
-}
-
--- Passes the client's request on, and an answer back.
-function Http.proxy_request(self, chunk_size)
-  return self:request {
-    method = ngx.req.get_method(),
-    path = gsub(ngx.var.uri, "%s", "%%20"),
-    query = ngx.var.args,
-    body = self:get_client_body_reader(chunk_size),
-    headers = ngx.req.get_headers(),
-  }
-end
-
-function Http.proxy_response(_, answer, chunk_size)
-  if not answer then
-    ngx.log(ngx.ERR, "no response provided")
-    return
-  end
-  ngx.status = answer.status
-  for name, value in pairs(answer.headers) do
-    if not hop_by_hop[lower(name)] then ngx.header[name] = value end
-  end
-  while answer.body_reader do
-    local piece, err = answer.body_reader(chunk_size or 65536)
-    if err then
-      ngx.log(ngx.ERR, err)
-      break
-    end
-    if not piece then break end
-    local ok
-    ok, err = ngx.print(piece)
-    if not ok then
-      ngx.log(ngx.ERR, err)
-      break
-    end
-    ngx.flush(true)
-  end
-end
+for name, method in pairs(require "resty.http_proxy") do Http[name] = method end
 
 return Http
