@@ -183,7 +183,8 @@ fn answer(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
         return switch(running, driver);
     }
     let read_again = driver.is_some() || running.head_is_read_again();
-    let (status, mut headers, whole, head_only) = exchange::with(running.id, |x| {
+    let keep = running.routes.generation.config.server.keepalive_requests;
+    let (status, mut headers, whole, head_only, last) = exchange::with(running.id, |x| {
         let leaves = x.downstream.wanted();
         let outgoing = x.outgoing();
         let whole = if outgoing.is_one_piece() && !leaves {
@@ -201,8 +202,13 @@ fn answer(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
             },
             whole,
             head_only,
+            u64::from(x.request_number) >= keep && x.request.version < http::Version::HTTP_2,
         )
     });
+    if last {
+        // RFC 9112, 9.6: whoever closes says so, or a client may send a request that nobody answers.
+        headers.insert(CONNECTION, const { HeaderValue::from_static("close") });
+    }
     headers
         .entry(SERVER)
         .or_insert(const { HeaderValue::from_static("phasor") });

@@ -49,6 +49,18 @@ fn ask(server: &Server, bytes: impl AsRef<[u8]>) -> (Client, Response) {
 }
 
 #[test]
+fn the_last_answer_of_a_connection_says_so() {
+    let config = CONFIG.replacen("workers = 1", "workers = 1\nkeepalive_requests = 3", 1);
+    let server = Server::start(&config, &[]);
+    for path in ["/hello", "/lua?n=1", "/slow", "/none"] {
+        let mut client = Client::connect(server.port());
+        let closes = [(); 3].map(|()| client.get(path).unwrap().header("connection"));
+        assert_eq!(closes, [None, None, Some("close".to_owned())], "{path}");
+        assert!(client.closed_within(Duration::from_secs(10)), "{path}");
+    }
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_order() {
     let server = server();
     let mut client = Client::connect(server.port());
