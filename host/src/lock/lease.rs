@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::LockError;
-use super::remote::{Name, Over, Remote, Token, millis, text};
+use super::remote::{LOOKS, Name, Over, Remote, Token, millis, text};
 use super::script::{RELEASE, RENEW};
 use crate::redis::{Script, Value};
 
@@ -84,8 +84,7 @@ impl Guard {
         let lease = self.lease.clone();
         async move {
             let hold = hold.unwrap_or(lease.hold);
-            let arguments = [lease.token.to_vec(), text(millis(hold))];
-            lease.own(&RENEW, &arguments).await?;
+            lease.own(&RENEW, &[text(millis(hold))]).await?;
             lease.keep(hold);
             Ok(())
         }
@@ -93,8 +92,8 @@ impl Guard {
 
     pub(super) async fn release(mut self) -> Result<(), LockError> {
         let lease = self.lease.clone();
-        let arguments = lease.remote.release_arguments(&lease.name, &lease.token);
-        let released = lease.own(&RELEASE, &arguments).await;
+        let news = lease.remote.release_news(&lease.name);
+        let released = lease.own(&RELEASE, &news).await;
         // What Redis did not hear it hears later.
         self.spent = released != Err(LockError::Unavailable);
         if released.is_ok() {
@@ -106,13 +105,22 @@ impl Guard {
 }
 
 impl Lease {
+    /// Runs a script of the owner's. Where Redis has lost something the lock is put back before, so that
+    /// its owner does not hear that it is lost while it cannot be another's.
     async fn own(&self, script: &Script, arguments: &[Vec<u8>]) -> Result<(), LockError> {
-        let key = [self.remote.lock_key(&self.name)];
-        match self.remote.run(script, &key, arguments).await {
-            Ok(Value::Int(1)) => Ok(()),
-            Ok(_) => Err(LockError::Lost),
-            Err(error) => Err(self.remote.failed("an owner was not heard", &error)),
+        let (remote, keys) = (&self.remote, self.remote.lease_keys(&self.name));
+        let failed = |error| remote.failed("an owner was not heard", &error);
+        for _ in 0..LOOKS {
+            let head = [self.token.to_vec(), remote.mark()];
+            let arguments = [&head[..], arguments].concat();
+            match remote.run(script, &keys, &arguments).await {
+                Ok(Value::Int(1)) => return Ok(()),
+                Ok(Value::Int(-2)) => remote.look().await.map_err(failed)?,
+                Ok(_) => return Err(LockError::Lost),
+                Err(error) => return Err(failed(error)),
+            }
         }
+        Err(LockError::Unavailable)
     }
 
     fn keep(&self, hold: Duration) {

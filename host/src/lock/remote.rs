@@ -31,7 +31,7 @@ const AFTER: Duration = Duration::from_millis(10);
 /// again and put back what their owners have.
 const SETTLE: Duration = Duration::from_secs(1);
 /// A Redis that forgets so often while it is asked is none to have a lock in.
-const LOOKS: u32 = 3;
+pub(super) const LOOKS: u32 = 3;
 /// Locks to be given back are remembered in any case, up to so many.
 const LEAST: usize = 1024;
 /// News of a release.
@@ -279,9 +279,10 @@ impl Remote {
                 return Ok(());
             };
             if over.until > Instant::now() {
-                let key = [self.lock_key(&over.name)];
-                let arguments = self.release_arguments(&over.name, &over.token);
-                self.run(&RELEASE, &key, &arguments).await?;
+                let head = [over.token.to_vec(), Vec::new()];
+                let arguments = [&head[..], &self.release_news(&over.name)].concat();
+                let keys = self.lease_keys(&over.name);
+                self.run(&RELEASE, &keys, &arguments).await?;
                 self.waiting.wake(&over.name);
             }
             let mut all = self.over.lock();
@@ -302,12 +303,13 @@ impl Remote {
         (text(known.greatest), known.mark.clone())
     }
 
-    pub(super) fn release_arguments(&self, name: &[u8], token: &Token) -> [Vec<u8>; 3] {
-        [
-            token.to_vec(),
-            self.channel(),
-            feed::frame(RELEASED, &self.node, name),
-        ]
+    pub(super) fn mark(&self) -> Vec<u8> {
+        self.known.lock().mark.clone()
+    }
+
+    /// Where a release is told, and how.
+    pub(super) fn release_news(&self, name: &[u8]) -> [Vec<u8>; 2] {
+        [self.channel(), feed::frame(RELEASED, &self.node, name)]
     }
 
     pub(super) async fn run(
@@ -324,7 +326,11 @@ impl Remote {
         [self.config.prefix.as_bytes(), kind.as_bytes(), name].concat()
     }
 
-    pub(super) fn lock_key(&self, name: &[u8]) -> Vec<u8> {
+    pub(super) fn lease_keys(&self, name: &[u8]) -> [Vec<u8>; 2] {
+        [self.lock_key(name), self.key("!mark", b"")]
+    }
+
+    fn lock_key(&self, name: &[u8]) -> Vec<u8> {
         self.key("=", name)
     }
 

@@ -57,23 +57,27 @@ return mark
     )
 });
 
-/// Begins a hold anew. Key: the lock. Arguments: token, milliseconds. 1: done; 0: it is not the owner's.
+/// Begins a hold anew. Keys: lock, mark. Arguments: token, the mark that the server knows, milliseconds. 1:
+/// done; 0: it is not the owner's; -2: Redis has lost something, the server has to look.
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
+if redis.call('GET', KEYS[2]) ~= ARGV[2] then return -2 end
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('PEXPIRE', KEYS[1], ARGV[3])
 ",
     )
 });
 
-/// Gives a lock back. Key: the lock. Arguments: token, channel, message. 1: done; 0: it is not the owner's.
+/// Gives a lock back. Keys and first arguments as above, but that an empty mark is not compared; then channel
+/// and message. Replies as above.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
+if ARGV[2] ~= '' and redis.call('GET', KEYS[2]) ~= ARGV[2] then return -2 end
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
-redis.call('PUBLISH', ARGV[2], ARGV[3])
+redis.call('PUBLISH', ARGV[3], ARGV[4])
 return 1
 ",
     )

@@ -45,6 +45,7 @@ mod isolation;
 mod leaving;
 mod lock;
 mod lock_redis;
+mod lock_trials;
 mod logs;
 mod modules;
 mod nginx;
