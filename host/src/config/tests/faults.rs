@@ -134,6 +134,10 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[redis.a]\nurl='redis://h'\n[cache.b]\nl3={redis='a',prefix='x:'}\n[cache.c]\nl3={redis='a'}\n[lock.d]\nredis='a'\nprefix='x:'\n[lock.c]\nredis='a'\n",
+        &["9:8: the cache `b` has the prefix `x:` in this Redis: choose another one"],
+    ),
+    (
         "[redis.a]\nurl='redis+cluster://a,b'\n[lock.b]\nredis='a'\n[lock.c]\nredis='aa'\nhold='0s'\n[lock.d]\nprefix='x'\n",
         &[
             "4:7: `a` is a Redis cluster: locks live in one server",
