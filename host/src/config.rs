@@ -11,6 +11,7 @@ pub mod definition;
 pub mod diagnostic;
 pub mod directives;
 pub mod document;
+mod look;
 pub mod model;
 mod reference;
 mod resolve;
@@ -21,6 +22,7 @@ mod tests;
 pub mod value;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use look::Look;
 pub use model::Config;
 pub use reference::reference;
 pub use schema::schema;
@@ -31,11 +33,12 @@ impl Config {
     /// # Errors
     /// All that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, Diagnostics> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let (text, look) = Look::read(path).map_err(|error| {
             let file = path.display().to_string();
             Diagnostics::of_file(&file, format!("cannot read the configuration: {error}"))
         })?;
-        Self::parse(&text, path)
+        let config = Self::parse(&text, path)?;
+        Ok(Self { look, ..config })
     }
 
     /// Where the server that runs the file `path` keeps its pid file. A file with mistakes still says

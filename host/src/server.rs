@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
@@ -58,14 +58,11 @@ pub struct Options {
     pub watch: bool,
     /// The error log's lines are JSON, whatever the configuration says.
     pub json: bool,
-    /// When the configuration was read.
-    pub read: SystemTime,
 }
 
 /// The running server.
 pub struct Server {
     source: Source,
-    watches: bool,
     json: bool,
     builds: Sender<()>,
     building: bool,
@@ -153,6 +150,7 @@ impl Server {
         let tokio = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let seen = source.seen(&config, options.watch);
         let generation = tokio.block_on(builder.build(config))?;
         let count = match generation.config.server.workers {
             Some(count) => count.get(),
@@ -165,9 +163,13 @@ impl Server {
         watchdog::report_to(move |hung| drop(hangs.send(Event::Hung(hung))));
         let ended = forward_ended(events_in.clone())?;
         let mut server = Self {
-            builds: reload::start_builder(source.clone(), builder, events_in.clone())?,
+            builds: reload::start_builder(
+                source.clone(),
+                builder,
+                options.watch,
+                events_in.clone(),
+            )?,
             source,
-            watches: options.watch,
             json: options.json,
             building: false,
             again: false,
@@ -186,7 +188,7 @@ impl Server {
         };
         // Whoever sees that it listens can tell it to stop, and changes are seen from then on.
         server.first_pid_file()?;
-        server.follow(options.read);
+        server.follow(seen);
         let mut sockets = server.bind_all()?;
         for id in (0..server.count).rev() {
             let sockets = sockets.pop().unwrap_or_default();

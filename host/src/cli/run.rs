@@ -2,18 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use crate::generation::BuildError;
 use crate::server::{self, Options, Server};
 
 pub(super) fn main(file: Option<PathBuf>, watch: bool, json: bool) -> ExitCode {
     let source = super::source(file);
-    let options = Options {
-        watch,
-        json,
-        read: SystemTime::now(),
-    };
+    let options = Options { watch, json };
     let config = match source.load() {
         Ok(config) => config,
         Err(wrong) => return super::bad_configuration(&wrong),

@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::look::Look;
 use super::value::{Cidr, HostPattern, PathPattern, Template};
 use crate::observe::error_log::Level;
 
@@ -40,6 +41,8 @@ pub type RouteIndex = usize;
 pub struct Config {
     /// The file that it was read from.
     pub path: PathBuf,
+    /// What that file looked like when it was read.
+    pub look: Option<Look>,
     /// The folder of that file: what relative paths start from.
     pub root: PathBuf,
     /// `[server]`.
@@ -62,19 +65,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// Every file that it depends on: itself, components and Lua; what a watcher watches.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
+    /// Every file that it depends on: itself, components and Lua; what a watcher watches. Those that
+    /// have been read with what they looked like then.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, Option<Look>)> {
         let components = self
             .plugins
             .iter()
             .filter_map(|plugin| match &plugin.component {
-                Component::File(path) => Some(path.as_path()),
+                Component::File(path) => Some((path.as_path(), None)),
                 Component::Bundled(_) => None,
             });
-        let lua = self
-            .lua_handlers()
-            .filter_map(|handler| handler.source.file.as_deref());
-        std::iter::once(self.path.as_path())
+        let lua = self.lua_handlers().filter_map(|handler| {
+            let source = &handler.source;
+            Some((source.file.as_deref()?, source.look))
+        });
+        std::iter::once((self.path.as_path(), self.look))
             .chain(components)
             .chain(lua)
     }

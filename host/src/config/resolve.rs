@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::Reporter;
 use super::document::{Fields, Node, Value, nearest};
+use super::look::Look;
 use super::model::{Config, LuaHandler, LuaSource, Plugin, PluginIndex, SharedDict};
 use crate::phase::Phase;
 
@@ -70,6 +71,7 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
     let plugins = resolver.plugins;
     Config {
         path: path.to_owned(),
+        look: None,
         root,
         server,
         shared_dicts,
@@ -282,15 +284,17 @@ impl Resolver<'_, '_> {
                 line: *line,
                 source: source.clone(),
                 file: None,
+                look: None,
             }),
             Value::LuaFile(path) => {
                 let full = self.path(path);
-                match std::fs::read_to_string(&full) {
-                    Ok(source) => Some(LuaSource {
+                match Look::read(&full) {
+                    Ok((source, look)) => Some(LuaSource {
                         chunk: format!("@{path}"),
                         line: 1,
                         source,
                         file: Some(full),
+                        look,
                     }),
                     Err(error) => {
                         let message =

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc::UnboundedSender;
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::pid_file::PidFile;
-use super::watch::Watch;
+use super::watch::{Seen, Watch};
 use super::{Event, Level, Server, note, open_error_log};
 use crate::config::Config;
 use crate::generation::{BuildError, Builder, Generation};
@@ -43,6 +43,12 @@ impl Source {
             Self::File(path) => Config::load(path),
             Self::Text(text) => Config::parse(text, std::path::Path::new("phasor.toml")),
         }
+    }
+
+    /// What a generation of this configuration is going to be built from, if it is to be watched.
+    pub(super) fn seen(&self, config: &Config, watches: bool) -> Option<Seen> {
+        let wanted = watches || config.server.watch;
+        (wanted && matches!(self, Self::File(_))).then(|| Seen::before_build(config))
     }
 
     /// What tells it from others where the configuration names no pid file.
@@ -80,29 +86,25 @@ impl Failed {
 
 /// A generation was built, or not.
 pub(super) struct Built {
-    outcome: Result<Arc<Generation>, Failed>,
+    outcome: Result<(Arc<Generation>, Option<Seen>), Failed>,
     began: Instant,
-    read: SystemTime,
 }
 
 /// Starts the thread that builds: once for each message, until nobody is left to ask.
 pub(super) fn start_builder(
     source: Source,
     mut builder: Builder,
+    watches: bool,
     events: UnboundedSender<Event>,
 ) -> std::io::Result<Sender<()>> {
     let (asks, asked) = channel();
     let run = move || {
         while asked.recv().is_ok() {
-            let (began, read) = (Instant::now(), SystemTime::now());
-            let build = std::panic::AssertUnwindSafe(|| build(&source, &mut builder));
+            let began = Instant::now();
+            let build = std::panic::AssertUnwindSafe(|| build(&source, &mut builder, watches));
             let outcome = std::panic::catch_unwind(build)
                 .unwrap_or_else(|_| Err(Failed::other(&anyhow::anyhow!("the build panicked"))));
-            let built = Built {
-                outcome,
-                began,
-                read,
-            };
+            let built = Built { outcome, began };
             if events.send(Event::Built(built)).is_err() {
                 break;
             }
@@ -112,14 +114,20 @@ pub(super) fn start_builder(
     thread.spawn(run).map(|_| asks)
 }
 
-fn build(source: &Source, builder: &mut Builder) -> Result<Arc<Generation>, Failed> {
+fn build(
+    source: &Source,
+    builder: &mut Builder,
+    watches: bool,
+) -> Result<(Arc<Generation>, Option<Seen>), Failed> {
     let config = source.load().map_err(|wrong| Failed::bad(&wrong))?;
+    let seen = source.seen(&config, watches);
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failed::other(&error.into()))?;
     let built = tokio.block_on(builder.build(config));
-    built.map_err(|wrong: BuildError| Failed::bad(&wrong))
+    let generation = built.map_err(|wrong: BuildError| Failed::bad(&wrong))?;
+    Ok((generation, seen))
 }
 
 impl Server {
@@ -136,7 +144,7 @@ impl Server {
     pub(super) fn built(&mut self, built: Built) -> anyhow::Result<()> {
         self.building = false;
         let outcome = match built.outcome {
-            Ok(generation) => self.serve(generation, built.read)?,
+            Ok((generation, seen)) => self.serve(generation, seen)?,
             Err(failed) => Err(failed),
         };
         match outcome {
@@ -179,7 +187,7 @@ impl Server {
     fn serve(
         &mut self,
         generation: Arc<Generation>,
-        read: SystemTime,
+        seen: Option<Seen>,
     ) -> anyhow::Result<Result<(), Failed>> {
         let old = std::mem::replace(&mut self.generation, generation);
         let server = &self.generation.config.server;
@@ -211,7 +219,7 @@ impl Server {
                 format!("reload: {error:#}; the old one stays"),
             );
         }
-        self.follow(read);
+        self.follow(seen);
         let generation = self.generation.clone();
         self.ask_all(|done| Command::Swap(generation.clone(), done))?;
         Ok(Ok(()))
@@ -225,12 +233,11 @@ impl Server {
     }
 
     /// Watches what the generation depends on, if that is wanted.
-    pub(super) fn follow(&mut self, read: SystemTime) {
-        let config = &self.generation.config;
-        if !(self.watches || config.server.watch) || matches!(self.source, Source::Text(_)) {
+    pub(super) fn follow(&mut self, seen: Option<Seen>) {
+        let Some(seen) = seen else {
             self.watch = None;
             return;
-        }
+        };
         if self.watch.is_none() {
             let events = self.events_in.clone();
             // Nobody listens only when the server ends.
@@ -241,7 +248,7 @@ impl Server {
             }
         }
         if let Some(watch) = &self.watch {
-            watch.follow(config, read);
+            watch.follow(seen);
         }
     }
 

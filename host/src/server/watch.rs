@@ -2,45 +2,67 @@
 //! signal after every change.
 //!
 //! The system tells of changes in folders (editors and `kubectl` put new files in the place of old
-//! ones); whether a file is another one is decided by looking at it. It is looked at before the
-//! server reads it, so that a change during a reload leads to another reload, never to none.
+//! ones); whether a file is another one is decided by looking at it. What a file looked like is noted
+//! when the server reads it or before, so that a change during a reload leads to another reload, never
+//! to none, and a file that was written shortly before the start leads to none.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, Look};
 
 /// A change is reported when so long nothing else has changed: editors write in several steps.
 const QUIET: Duration = Duration::from_millis(50);
 /// Nobody waits longer than this, however busy the folder is.
 const MOST: Duration = Duration::from_millis(500);
-/// The clock of files is a few milliseconds behind that of programs.
-const COARSE: Duration = Duration::from_millis(20);
 
 /// Entries of a folder of modules that are looked at when it is new; later the system tells.
 const MOST_LOOKED_AT: usize = 10_000;
 
-/// What a file looked like: device, number, length, time of change.
-type Look = Option<(u64, u64, u64, SystemTime)>;
+/// What a generation is built from, as it was before.
+pub(super) struct Seen {
+    files: BTreeMap<PathBuf, Option<Look>>,
+    /// Folders of Lua modules, each with the modules at any depth.
+    modules: BTreeMap<PathBuf, Modules>,
+}
 
-/// What is to be watched, and when it was read.
-struct Watched {
-    files: Vec<PathBuf>,
-    /// Folders of Lua modules, with all that is below.
-    modules: Vec<PathBuf>,
-    read: SystemTime,
+/// The Lua modules below a folder; `None`: there are too many to look at.
+type Modules = Option<BTreeMap<PathBuf, Option<Look>>>;
+
+impl Seen {
+    /// Looks at everything that has not been read yet: to be called before the build.
+    pub(super) fn before_build(config: &Config) -> Self {
+        let mut files = BTreeMap::new();
+        for (path, look) in config.files() {
+            let path = absolute(path);
+            // Of a file that was read twice the first look counts: what came later is a change.
+            if let Entry::Vacant(place) = files.entry(path) {
+                let look = look.or_else(|| Look::at(place.key()));
+                place.insert(look);
+            }
+        }
+        let folders = config.module_folders().into_iter().map(absolute);
+        let modules = folders.map(|folder| {
+            let modules = modules_below(&folder);
+            (folder, modules)
+        });
+        Self {
+            files,
+            modules: modules.collect(),
+        }
+    }
 }
 
 enum Note {
     /// Answered when the files are watched.
-    Follow(Watched, Sender<()>),
+    Follow(Seen, Sender<()>),
     Event(notify::Result<notify::Event>),
 }
 
@@ -76,16 +98,11 @@ impl Watch {
         Ok(Self { notes })
     }
 
-    /// From now on the files of this configuration, which was read at `read`.
-    pub(super) fn follow(&self, config: &Config, read: SystemTime) {
-        let watched = Watched {
-            files: config.files().map(absolute).collect(),
-            modules: config.module_folders().iter().map(absolute).collect(),
-            read,
-        };
+    /// From now on what this generation was built from.
+    pub(super) fn follow(&self, seen: Seen) {
         let (done, answer) = channel();
         // The thread ends only with the watch.
-        if self.notes.send(Note::Follow(watched, done)).is_ok() {
+        if self.notes.send(Note::Follow(seen, done)).is_ok() {
             let _watched = answer.recv().is_ok();
         }
     }
@@ -99,7 +116,7 @@ struct Follower {
     watcher: RecommendedWatcher,
     folders: BTreeMap<PathBuf, RecursiveMode>,
     modules: Vec<PathBuf>,
-    looks: BTreeMap<PathBuf, Look>,
+    looks: BTreeMap<PathBuf, Option<Look>>,
 }
 
 impl Follower {
@@ -115,8 +132,8 @@ impl Follower {
                 }
             };
             match note {
-                Ok(Note::Follow(watched, done)) => {
-                    let newer = self.follow(watched);
+                Ok(Note::Follow(seen, done)) => {
+                    let newer = self.follow(seen);
                     // The supervisor waits for it.
                     let _told = done.send(()).is_ok();
                     if let Some(path) = newer {
@@ -169,24 +186,46 @@ impl Follower {
     fn look(&mut self) -> Option<PathBuf> {
         let mut changed = None;
         for (path, known) in &mut self.looks {
-            let look = look(path);
-            if look != *known {
-                *known = look;
+            let (same, now) = Look::again(*known, path);
+            *known = now;
+            if !same {
                 changed.get_or_insert_with(|| path.clone());
             }
         }
         changed
     }
 
-    /// Takes over what is to be watched; gives a new file that changed after it was read.
-    fn follow(&mut self, watched: Watched) -> Option<PathBuf> {
+    /// Takes over what is to be watched; gives a new file that is not what was read. A change of a
+    /// file that was watched already has been told of, or will be.
+    fn follow(&mut self, seen: Seen) -> Option<PathBuf> {
+        self.watch(&seen);
+        let is_new = |path: &PathBuf| !self.looks.contains_key(path);
+        let mut new = seen.files.iter().filter(|(path, _)| is_new(path));
+        let file = new.find(|(path, look)| !Look::again(**look, path).0);
+        let mut new = seen
+            .modules
+            .iter()
+            .filter(|(folder, _)| !self.modules.contains(folder));
+        let changed = file.map(|(path, _)| path.clone());
+        let changed = changed.or_else(|| new.find_map(|(folder, known)| other(folder, known)));
+        self.modules = seen.modules.into_keys().collect();
+        let looks = seen.files.into_iter().map(|(path, look)| {
+            let known = self.looks.get(&path).copied();
+            (path, known.unwrap_or(look))
+        });
+        self.looks = looks.collect();
+        changed
+    }
+
+    /// Has the system tell of what happens in the folders.
+    fn watch(&mut self, seen: &Seen) {
         let mut folders = BTreeMap::new();
-        for file in &watched.files {
+        for file in seen.files.keys() {
             if let Some(folder) = file.parent() {
                 folders.insert(folder.to_owned(), RecursiveMode::NonRecursive);
             }
         }
-        for folder in watched.modules.iter().filter(|folder| folder.is_dir()) {
+        for folder in seen.modules.keys().filter(|folder| folder.is_dir()) {
             folders.insert(folder.clone(), RecursiveMode::Recursive);
         }
         for (folder, mode) in &self.folders {
@@ -206,56 +245,47 @@ impl Follower {
             }
         }
         self.folders = folders;
-        let late = watched.read - COARSE;
-        let mut newer = None;
-        for folder in &watched.modules {
-            if !self.modules.contains(folder) && newer.is_none() {
-                newer = newer_module(folder, late, &mut { MOST_LOOKED_AT });
-            }
-        }
-        self.modules = watched.modules;
-        let looks = watched.files.into_iter().map(|path| {
-            let known = self.looks.get(&path).copied();
-            let look = known.unwrap_or_else(|| look(&path));
-            (path, look)
-        });
-        let looks: BTreeMap<_, _> = looks.collect();
-        let file = looks.iter().find(|(path, look)| {
-            !self.looks.contains_key(*path) && look.is_some_and(|(_, _, _, time)| time >= late)
-        });
-        let newer = file.map(|(path, _)| path.clone()).or(newer);
-        self.looks = looks;
-        newer
     }
 }
 
-/// A Lua module below a folder that changed since; at most so many entries are looked at.
-fn newer_module(folder: &Path, since: SystemTime, left: &mut usize) -> Option<PathBuf> {
-    for entry in std::fs::read_dir(folder).ok()?.flatten() {
-        *left = left.checked_sub(1)?;
-        let path = entry.path();
-        let Ok(found) = entry.metadata() else {
-            continue;
+/// A Lua module below a folder that is not what it was.
+fn other(folder: &Path, known: &Modules) -> Option<PathBuf> {
+    let (known, now) = (known.as_ref()?, modules_below(folder)?);
+    let gone = known
+        .iter()
+        .find(|(path, look)| !Look::again(**look, path).0);
+    let new = || now.keys().find(|path| !known.contains_key(*path));
+    gone.map(|(path, _)| path).or_else(new).cloned()
+}
+
+fn modules_below(folder: &Path) -> Modules {
+    let mut modules = BTreeMap::new();
+    add_modules(folder, &mut { MOST_LOOKED_AT }, &mut modules).then_some(modules)
+}
+
+/// `false`: there are too many.
+fn add_modules(
+    folder: &Path,
+    left: &mut usize,
+    modules: &mut BTreeMap<PathBuf, Option<Look>>,
+) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return true;
+    };
+    for entry in entries.flatten() {
+        let Some(less) = left.checked_sub(1) else {
+            return false;
         };
-        if found.is_dir() {
-            if let Some(newer) = newer_module(&path, since, left) {
-                return Some(newer);
+        *left = less;
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if !add_modules(&path, left, modules) {
+                return false;
             }
-        } else if path.extension().is_some_and(|extension| extension == "lua")
-            && found.modified().is_ok_and(|time| time >= since)
-        {
-            return Some(path);
+        } else if path.extension().is_some_and(|extension| extension == "lua") {
+            let look = Look::at(&path);
+            modules.insert(path, look);
         }
     }
-    None
-}
-
-fn look(path: &Path) -> Look {
-    let found = std::fs::metadata(path).ok()?;
-    Some((
-        found.dev(),
-        found.ino(),
-        found.len(),
-        found.modified().ok()?,
-    ))
+    true
 }

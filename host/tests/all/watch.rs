@@ -129,7 +129,6 @@ fn a_bad_change_keeps_the_old_generation() {
 }
 
 #[test]
-#[ignore = "open: a component that was copied just before the start counts as changed now and then"]
 fn other_files_and_no_change_are_no_reload() {
     let server = start(CONFIG);
     // The server itself and others write in its folder.

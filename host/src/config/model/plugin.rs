@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{PluginIndex, RedisRule};
+use crate::config::look::Look;
 use crate::config::value::{HostPort, Origin};
 use crate::phase::Phase;
 
@@ -348,6 +349,8 @@ pub struct LuaSource {
     pub source: String,
     /// The file that it was read from; `None` when it is inline.
     pub file: Option<PathBuf>,
+    /// What that file looked like then.
+    pub look: Option<Look>,
 }
 
 /// Lua that runs in a phase.
