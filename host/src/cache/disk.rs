@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foyer::Load;
-use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::entry::Entry;
@@ -30,7 +29,7 @@ use crate::config::model::DiskLevel;
 use crate::observe::error_log::Level as LogLevel;
 use crate::time_cache;
 use folder::{Folder, Layout};
-use shared::{Job, Purging, Shared, Write, add};
+use shared::{Job, Opened, Purging, Shared, Write, add};
 pub(super) use value::Held;
 use value::decode;
 
@@ -50,7 +49,6 @@ pub(super) struct Disk {
     path: PathBuf,
     jobs: mpsc::UnboundedSender<Job>,
     purging: mpsc::UnboundedSender<Purging>,
-    runtime: Handle,
     reads: Arc<Semaphore>,
     /// The cache's epoch after its last emptying.
     epoch: AtomicU64,
@@ -115,14 +113,19 @@ impl Disk {
         let shared = Arc::new(Shared::new(cache, folder, layout, ledger));
         let (jobs, work) = mpsc::unbounded_channel();
         let (purging, to_purge) = mpsc::unbounded_channel();
-        let opened = writer::start(shared.clone(), work, to_purge, log, found)
-            .map_err(|error| failed(&error))?;
+        let work = writer::Work {
+            jobs: work,
+            purging: to_purge,
+            log: Arc::new(parking_lot::Mutex::new(log)),
+            found,
+        };
+        let opening = writer::start(shared.clone(), work).map_err(|error| failed(&error))?;
+        opening.wait(OPENING).map_err(|error| failed(&error))?;
         let disk = Arc::new(Self {
             shared,
             path: level.path.clone(),
             jobs,
             purging,
-            runtime: opened.wait(OPENING).map_err(|error| failed(&error))?,
             reads: Arc::new(Semaphore::new(READS)),
             epoch: AtomicU64::new(0),
             doubts: (0..DOUBTS).map(|_| AtomicU64::new(0)).collect(),
@@ -175,14 +178,15 @@ impl Disk {
 
     async fn look(&self, key: &[u8], timeout: Duration, most: u64) -> Option<Held> {
         let shared = &self.shared;
-        let store = shared.store.get().filter(|_| !shared.is_off())?;
+        let opened = shared.store.read().clone();
+        let Opened { store, runtime } = opened.filter(|_| !shared.is_off())?;
         if !store.storage().may_contains(key) {
             return None;
         }
         // One who finds the disk busy asks the next level; what hangs in the disk is bounded so.
         let permit = self.reads.clone().try_acquire_owned().ok()?;
-        let (own, store) = (key.to_vec(), store.clone());
-        let reading = self.runtime.spawn(async move {
+        let own = key.to_vec();
+        let reading = runtime.spawn(async move {
             let loaded = store.storage().load(&own[..]).await;
             drop(permit);
             match loaded {

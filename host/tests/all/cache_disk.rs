@@ -1,7 +1,7 @@
 //! The cache's level on disk: what it keeps over restarts, kills and reloads, what it never gives back,
 //! and what becomes of it when the disk, Redis or the source fails.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::cache_redis::{ask, counter, until};
 use crate::client::Client;
-use crate::harness::{Folder, PHASOR, Server, prepare};
+use crate::harness::{Folder, PHASOR, Server, prepare, walk};
 use crate::process::{PATIENCE, run};
 
 /// A configuration with a level on disk in that folder.
@@ -182,6 +182,69 @@ fn a_reload_keeps_what_is_on_disk_and_another_size_or_folder_begins_empty() {
     kill(server);
     let server = Server::start(&larger, &[]);
     assert_eq!(ask(&server, "/look?key=k"), "2");
+}
+
+/// The files of the store.
+fn blocks(path: &Path) -> Vec<PathBuf> {
+    let mut files = walk(&path.join("blocks"));
+    files.sort();
+    files
+}
+
+#[test]
+fn what_is_damaged_on_disk_is_a_miss_and_a_store_without_room_goes_on() {
+    let data = Folder::new();
+    let path = data.path().join("products");
+    let first = server(&path);
+    for n in 0..100 {
+        ask(&first, &format!("/put?key=k{n}&version={n}&size=20000"));
+    }
+    written(&first, 90);
+    first.stop(Signal::QUIT);
+    for file in blocks(&path) {
+        let mut bytes = std::fs::read(&file).unwrap();
+        // The tables of blocks stay, most values do not.
+        for at in (4096 + 9000..bytes.len()).step_by(50_000) {
+            bytes[at] ^= 0x40;
+        }
+        std::fs::write(&file, bytes).unwrap();
+    }
+    let second = server(&path);
+    let (mut whole, mut missing) = (0, 0);
+    for n in 0..100 {
+        match ask(&second, &format!("/look?key=k{n}")).as_str() {
+            "none" => missing += 1,
+            seen => {
+                assert_eq!(seen, n.to_string());
+                whole += 1;
+            }
+        }
+    }
+    assert!(
+        whole > 20 && missing > 20,
+        "{whole} whole, {missing} missing"
+    );
+    kill(second);
+
+    // A kill at the wrong moment leaves no empty block.
+    let files = blocks(&path);
+    let full = files
+        .iter()
+        .find(|file| std::fs::read(file).unwrap()[0] != 0);
+    let full = std::fs::read(full.unwrap()).unwrap();
+    for file in &files {
+        if std::fs::read(file).unwrap()[..4096]
+            .iter()
+            .all(|byte| *byte == 0)
+        {
+            std::fs::write(file, &full).unwrap();
+        }
+    }
+    let third = server(&path);
+    ask(&third, "/put?key=new&version=1&size=1000");
+    written(&third, 1);
+    kill(third);
+    assert_eq!(ask(&server(&path), "/look?key=new"), "1");
 }
 
 /// Runs a server that is not to start; gives what it says.

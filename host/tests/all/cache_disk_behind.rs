@@ -2,15 +2,16 @@
 //! cache and its purges, a device that is full.
 
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::cache_disk::{config, kill, written};
 use crate::cache_redis::{ask, counter, until};
+use crate::client::Client;
 use crate::harness::{Folder, Server};
 use crate::http_cache::{self, is, origin};
-use crate::process::{PATIENCE, run};
+use crate::process::{PATIENCE, have, run};
 use crate::redis::Redis;
 
 const L3: &str = "l3 = { redis = \"main\" }\nstale = \"1h\"";
@@ -133,33 +134,37 @@ cache = {{ name = "things", valid = "10m" }}
     is(&http_cache::ask(third.port(), paths[2], ""), "HIT", "1");
 }
 
-/// A device of six megabytes, which only the server sees.
+/// Starts a server behind which a shell has mounted something that it alone sees; `None` without the right
+/// to do so.
+fn mounted(mount: &str, config: &str) -> Option<Server> {
+    let (code, ..) = run(Command::new("unshare").args(["-m", "sh", "-c", mount]));
+    (code == 0).then(|| {
+        Server::start_with(Folder::new(), config, |command| {
+            let mut wrapped = Command::new("unshare");
+            let line = format!("{mount} && exec \"$@\"");
+            wrapped.args(["-m", "sh", "-c", &line, "sh"]);
+            wrapped.arg(command.get_program()).args(command.get_args());
+            for (name, value) in command.get_envs() {
+                wrapped.env(name, value.unwrap_or_default());
+            }
+            if let Some(folder) = command.get_current_dir() {
+                wrapped.current_dir(folder);
+            }
+            *command = wrapped;
+        })
+    })
+}
+
+/// A device of six megabytes.
 #[test]
 fn a_full_device_costs_values_and_one_line() {
     let data = Folder::new();
-    let mount = format!(
-        "mount -t tmpfs -o size=6m tmpfs '{}'",
-        data.path().display()
-    );
-    let (code, ..) = run(Command::new("unshare").args(["-m", "sh", "-c", &mount]));
-    if code != 0 {
-        // No right to mount.
-        return;
-    }
+    let folder = data.path().display();
+    let mount = format!("mount -t tmpfs -o size=6m tmpfs '{folder}'");
     let config = config(&data.path().join("a"), "", "", "");
-    let server = Server::start_with(Folder::new(), &config, |command| {
-        let mut wrapped = Command::new("unshare");
-        let line = format!("{mount} && exec \"$@\"");
-        wrapped.args(["-m", "sh", "-c", &line, "sh"]);
-        wrapped.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            wrapped.env(name, value.unwrap_or_default());
-        }
-        if let Some(folder) = command.get_current_dir() {
-            wrapped.current_dir(folder);
-        }
-        *command = wrapped;
-    });
+    let Some(mut server) = mounted(&mount, &config) else {
+        return;
+    };
     let begin = Instant::now();
     let mut n = 0;
     while counter(&server, "disk_errors") == 0 {
@@ -187,4 +192,104 @@ fn a_full_device_costs_values_and_one_line() {
         1,
         "{lines}"
     );
+    let id = server.process().id().to_string();
+    let mut more = Command::new("nsenter");
+    more.args(["-t", &id, "-m", "mount", "-o", "remount,size=40m"]);
+    assert_eq!(run(more.arg(data.path())).0, 0);
+    let before = counter(&server, "disk_writes");
+    let begin = Instant::now();
+    // More than the device has lacked, by the same server.
+    while counter(&server, "disk_writes") < before + 100 {
+        n += 1;
+        let put = format!("/put?key=k{}&version={n}&size=100000", n % 50);
+        assert_eq!(ask(&server, &put), "Ok(())");
+        assert!(begin.elapsed() < PATIENCE, "nothing is written again");
+    }
+    server.wait_log("values are written to disk again", 0);
+    assert!(!server.log_since(0).contains("panicked"));
+}
+
+/// A file system that lets nobody write, as a disk that hangs.
+struct Frozen {
+    server: i32,
+    path: String,
+}
+
+impl Frozen {
+    fn new(server: i32, path: String) -> Self {
+        let frozen = Self { server, path };
+        assert!(frozen.turn("-f"), "cannot freeze");
+        frozen
+    }
+
+    fn turn(&self, to: &str) -> bool {
+        let server = self.server.to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &server, "-m", "fsfreeze", to, &self.path]);
+        run(&mut command).0 == 0
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.turn("-u");
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_holds_no_worker() {
+    if !have("fsfreeze") || !have("mkfs.ext4") {
+        return;
+    }
+    let data = Folder::new();
+    let image = data.write("image", "");
+    std::fs::File::options()
+        .write(true)
+        .open(&image)
+        .and_then(|file| file.set_len(64 << 20))
+        .unwrap();
+    assert_eq!(
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image)).0,
+        0
+    );
+    std::fs::create_dir(data.path().join("mnt")).unwrap();
+    let folder = data.path().join("mnt").display().to_string();
+    let mount = format!("mount -o loop '{}' '{folder}'", image.display());
+    let path = data.path().join("mnt/products");
+    let disk = ", queue = \"64k\", timeout = \"300ms\"";
+    let config = config(&path, disk, "", "");
+    let Some(mut server) = mounted(&mount, &config) else {
+        return;
+    };
+    assert_eq!(ask(&server, "/put?key=k&version=1&size=1000"), "Ok(())");
+    written(&server, 1);
+    let frozen = Frozen::new(server.process().id(), folder);
+    let port = server.port();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(move || {
+                let mut client = Client::connect(port);
+                for _ in 0..500 {
+                    assert_eq!(client.get("/look?key=k").unwrap().text(), "1");
+                }
+            });
+        }
+        for n in 0..6 {
+            let put = format!("/put?key=n{n}&version=1&size=30000");
+            let begin = Instant::now();
+            assert_eq!(ask(&server, &put), "Ok(())");
+            assert!(begin.elapsed() >= Duration::from_millis(300), "it was kept");
+        }
+    });
+    server.wait_log("a change is not kept yet: the disk takes too long", 0);
+    assert!(counter(&server, "disk_dropped") > 0);
+    assert!(counter(&server, "disk_waiting") <= 64 << 10);
+    drop(frozen);
+    let begin = Instant::now();
+    while counter(&server, "disk_waiting") > 0 {
+        assert!(begin.elapsed() < PATIENCE, "values wait");
+    }
+    let before = counter(&server, "disk_errors");
+    assert_eq!(ask(&server, "/put?key=k&version=2&size=1000"), "Ok(())");
+    assert_eq!(counter(&server, "disk_errors"), before);
 }

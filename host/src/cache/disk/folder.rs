@@ -139,7 +139,7 @@ impl Folder {
     /// The store writes into an empty block, and makes room when it takes one. A process that was killed
     /// in between leaves none that is empty, and the next would wait for one for ever: so the oldest
     /// blocks are emptied here.
-    fn mend(&self) -> io::Result<()> {
+    pub(super) fn mend(&self) -> io::Result<()> {
         /// One to write into, one to come after it.
         const EMPTY: usize = 2;
         fs::create_dir_all(self.blocks())?;
@@ -180,9 +180,10 @@ impl Folder {
         blocks + of(&self.ledger()) + of(&self.purges())
     }
 
-    /// Whether there is no room where it lies.
-    pub(super) fn is_full(&self) -> bool {
-        rustix::fs::statvfs(&self.path).is_ok_and(|found| found.f_bavail < 16)
+    /// Whether there is no room for that many bytes where it lies.
+    pub(super) fn lacks(&self, bytes: u64) -> bool {
+        let found = rustix::fs::statvfs(&self.path);
+        found.is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) < bytes)
     }
 }
 

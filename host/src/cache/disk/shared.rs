@@ -1,10 +1,12 @@
 //! What the thread of a level on disk and the workers share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use foyer::HybridCache;
+use parking_lot::RwLock;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::super::entry::Entry;
@@ -20,6 +22,13 @@ const WAITING: usize = 8192;
 const QUIET: u64 = 1000;
 
 pub(super) type Store = HybridCache<Vec<u8>, Bytes>;
+
+/// A store that is open, and where its work is done.
+#[derive(Clone)]
+pub(super) struct Opened {
+    pub(super) store: Store,
+    pub(super) runtime: Handle,
+}
 
 /// What is counted of a level.
 #[derive(Debug, Default)]
@@ -72,7 +81,7 @@ pub(super) struct Shared {
     pub(super) folder: Folder,
     pub(super) layout: Layout,
     pub(super) ledger: Ledger,
-    pub(super) store: OnceLock<Store>,
+    pub(super) store: RwLock<Option<Opened>>,
     pub(super) counts: Counts,
     /// Values that wait, by key.
     pub(super) waiting: Box<[AtomicUsize]>,
@@ -95,7 +104,7 @@ impl Shared {
             folder,
             layout,
             ledger,
-            store: OnceLock::new(),
+            store: RwLock::new(None),
             counts: Counts::default(),
             waiting: (0..WAITING).map(|_| AtomicUsize::new(0)).collect(),
             queued: AtomicUsize::new(0),
@@ -148,9 +157,9 @@ impl Shared {
     /// Whether something older of a key may be found.
     pub(super) fn may_have(&self, key: &[u8]) -> bool {
         self.waiting(key).load(Ordering::SeqCst) > 0
-            || self
-                .store
-                .get()
-                .is_none_or(|store| store.storage().may_contains(key))
+            || match &*self.store.read() {
+                Some(opened) => opened.store.storage().may_contains(key),
+                None => true,
+            }
     }
 }

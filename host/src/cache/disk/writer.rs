@@ -12,12 +12,13 @@ use foyer::{
     BlockEngineConfig, DeviceBuilder as _, FsDeviceBuilder, HybridCache, HybridCachePolicy,
     PsyncIoEngineConfig, RecoverMode, Spawner,
 };
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::purges::PurgeLog;
-use super::shared::{Job, Purging, Shared, Store, Write, add};
+use super::shared::{Job, Opened, Purging, Shared, Store, Write, add};
 use super::value::{self, encode};
 use super::{Live, Record};
 use crate::observe::error_log::Level as LogLevel;
@@ -32,61 +33,147 @@ const CLOSING: Duration = Duration::from_secs(2);
 const PAGE: usize = 4096;
 const STORE_HEAD: usize = 64;
 
+/// After a failed write, how long nothing is written.
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// A store that is being opened.
-pub(super) struct Opening {
-    runtime: Handle,
-    opened: blocking::Receiver<Result<(), String>>,
-}
+pub(super) struct Opening(blocking::Receiver<Result<(), String>>);
 
 impl Opening {
     /// Waits until it is open. When it takes longer, it will be open later.
-    pub(super) fn wait(self, most: Duration) -> Result<Handle, String> {
-        match self.opened.recv_timeout(most) {
-            Ok(Err(error)) => Err(error),
+    pub(super) fn wait(self, most: Duration) -> Result<(), String> {
+        match self.0.recv_timeout(most) {
+            Ok(opened) => opened,
+            Err(blocking::RecvTimeoutError::Timeout) => Ok(()),
             Err(blocking::RecvTimeoutError::Disconnected) => {
                 Err("the level on disk did not start".to_owned())
             }
-            Ok(Ok(())) | Err(blocking::RecvTimeoutError::Timeout) => Ok(self.runtime),
         }
     }
 }
 
+/// What the thread has over all stores that it opens.
+pub(super) struct Work {
+    pub(super) jobs: mpsc::UnboundedReceiver<Job>,
+    pub(super) purging: mpsc::UnboundedReceiver<Purging>,
+    pub(super) log: Arc<Mutex<PurgeLog>>,
+    /// There were values before.
+    pub(super) found: bool,
+}
+
+/// How a store ended.
+enum End {
+    /// It was closed.
+    Closed,
+    /// A write failed: foyer's tables are not to be believed after that.
+    Failed,
+}
+
+/// However the thread ends, nobody waits for it after that.
+struct Over(Arc<Shared>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.off.store(true, Ordering::SeqCst);
+        *self.0.store.write() = None;
+        self.0.folder.release();
+    }
+}
+
 /// Starts the thread; it ends when it is told to, or when the level is dropped.
-pub(super) fn start(
-    shared: Arc<Shared>,
-    jobs: mpsc::UnboundedReceiver<Job>,
-    purging: mpsc::UnboundedReceiver<Purging>,
-    log: PurgeLog,
-    found: bool,
-) -> io::Result<Opening> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(THREADS)
-        .thread_name("cache-disk-io")
-        .build()?;
-    let handle = runtime.handle().clone();
+pub(super) fn start(shared: Arc<Shared>, work: Work) -> io::Result<Opening> {
     let (tell, opened) = blocking::channel();
     let live = Live::begin();
     std::thread::Builder::new()
         .name("cache-disk".to_owned())
         .spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = write(&shared, jobs, tell, found) => {}
-                    never = keep_ledger(&shared) => match never {},
-                    never = keep_purges(&shared, purging, log) => match never {},
-                }
-                flush(&shared, false).await;
-            });
-            // What still hangs in the disk is not waited for.
-            runtime.shutdown_background();
-            shared.folder.release();
-            drop(live);
+            let over = Over(shared.clone());
+            serve(&shared, work, &tell);
+            drop((over, shared, live));
         })?;
-    Ok(Opening {
-        runtime: handle,
-        opened,
-    })
+    Ok(Opening(opened))
+}
+
+/// Opens the store, and opens it anew when it has failed: with a runtime of its own, so that nothing of it
+/// stays.
+fn serve(shared: &Arc<Shared>, mut work: Work, tell: &blocking::Sender<Result<(), String>>) {
+    let mut failing = false;
+    loop {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(THREADS)
+            .thread_name("cache-disk-io")
+            .build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                // Whoever opened it may not wait any more.
+                let _told = tell.send(Err(error.to_string())).is_ok();
+                return;
+            }
+        };
+        let end = runtime.block_on(session(shared, &mut work, tell, &mut failing));
+        *shared.store.write() = None;
+        runtime.shutdown_timeout(CLOSING);
+        if matches!(end, End::Closed) {
+            return;
+        }
+    }
+}
+
+async fn session(
+    shared: &Arc<Shared>,
+    work: &mut Work,
+    tell: &blocking::Sender<Result<(), String>>,
+    failing: &mut bool,
+) -> End {
+    let Work {
+        jobs,
+        purging,
+        log,
+        found,
+    } = work;
+    let writing = async {
+        if *failing && pause(shared, jobs).await {
+            return End::Closed;
+        }
+        let found = std::mem::take(found);
+        match begin(shared, tell, found, *failing).await {
+            Some(store) => write(shared, &store, jobs, failing).await,
+            None if *failing => End::Failed,
+            None => End::Closed,
+        }
+    };
+    let end = tokio::select! {
+        end = writing => end,
+        never = keep_ledger(shared) => match never {},
+        never = keep_purges(shared, purging, log) => match never {},
+    };
+    flush(shared, false).await;
+    end
+}
+
+/// Drops what comes for a while; true: it is to end.
+async fn pause(shared: &Shared, jobs: &mut mpsc::UnboundedReceiver<Job>) -> bool {
+    let until = Instant::now() + PAUSE;
+    loop {
+        match tokio::time::timeout_at(until, jobs.recv()).await {
+            Ok(Some(Job::Write(write))) => {
+                if write.entry.is_some() {
+                    add(&shared.counts.errors, 1);
+                }
+                settle(shared, &write);
+            }
+            Ok(Some(Job::Close) | None) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// A value waits no more.
+fn settle(shared: &Shared, write: &Write) {
+    shared.waiting(&write.key).fetch_sub(1, Ordering::SeqCst);
+    shared.queued.fetch_sub(write.weight(), Ordering::SeqCst);
 }
 
 async fn open(shared: &Shared) -> foyer::Result<Store> {
@@ -115,23 +202,30 @@ async fn open(shared: &Shared) -> foyer::Result<Store> {
         .await
 }
 
-/// Writes values until there are no more to come.
-async fn write(
+/// Opens the store; `None`: it cannot be opened.
+async fn begin(
     shared: &Arc<Shared>,
-    mut jobs: mpsc::UnboundedReceiver<Job>,
-    opened: blocking::Sender<Result<(), String>>,
+    tell: &blocking::Sender<Result<(), String>>,
     found: bool,
-) {
+    again: bool,
+) -> Option<Store> {
     let begun = Instant::now();
-    let store = match open(shared).await {
+    let mended = match again {
+        true => on_disk(shared, |shared| shared.folder.mend()).await,
+        false => Ok(()),
+    };
+    let opened = match mended {
+        Ok(()) => open(shared).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let store = match opened {
         Ok(store) => store,
         Err(error) => {
-            shared.off.store(true, Ordering::SeqCst);
             let message = format!("the level on disk cannot be opened: {error}");
-            if opened.send(Err(error.to_string())).is_err() {
-                shared.tell(LogLevel::Error, &message);
+            if again || tell.send(Err(error)).is_err() {
+                shared.say(LogLevel::Error, &message);
             }
-            return;
+            return None;
         }
     };
     measure(shared).await;
@@ -140,9 +234,22 @@ async fn write(
         let message = format!("{bytes} bytes on disk, opened in {:?}", begun.elapsed());
         shared.tell(LogLevel::Notice, &message);
     }
-    let _set = shared.store.set(store.clone()).is_ok();
-    let _told = opened.send(Ok(())).is_ok();
-    let mut failing = false;
+    *shared.store.write() = Some(Opened {
+        store: store.clone(),
+        runtime: Handle::current(),
+    });
+    // Whoever opened it may not wait any more.
+    let _told = tell.send(Ok(())).is_ok();
+    Some(store)
+}
+
+/// Writes values until there are no more to come, or one is not written.
+async fn write(
+    shared: &Arc<Shared>,
+    store: &Store,
+    jobs: &mut mpsc::UnboundedReceiver<Job>,
+    failing: &mut bool,
+) -> End {
     let mut next = None;
     loop {
         let first = match next.take() {
@@ -167,13 +274,20 @@ async fn write(
                 Err(_) => break,
             }
         }
-        put(shared, &store, batch, &mut failing).await;
+        let written = put(shared, store, batch, failing).await;
+        if !written && !closing {
+            if let Some(write) = next {
+                settle(shared, &write);
+            }
+            return End::Failed;
+        }
         if closing {
             break;
         }
     }
     shared.off.store(true, Ordering::SeqCst);
     let _closed = tokio::time::timeout(CLOSING, store.close()).await.is_ok();
+    End::Closed
 }
 
 /// What a value takes of the store's buffer, at most.
@@ -186,10 +300,45 @@ fn room(write: &Write) -> usize {
     whole.next_multiple_of(PAGE)
 }
 
-/// Writes some values, and waits until they are.
-async fn put(shared: &Arc<Shared>, store: &Store, batch: Vec<Write>, failing: &mut bool) {
-    let mut sent = Vec::new();
+/// Writes some values, and waits until they are; whether the store can be gone on with. On a device that
+/// is full nothing is tried.
+async fn put(shared: &Arc<Shared>, store: &Store, batch: Vec<Write>, failing: &mut bool) -> bool {
+    let block = shared.layout.block;
+    let full = *failing
+        && on_disk(shared, move |shared| Ok(shared.folder.lacks(block * 2)))
+            .await
+            .unwrap_or(true);
+    let (written, missing) = match full {
+        true => {
+            let values = batch.iter().filter(|write| write.entry.is_some());
+            (0, values.count() as u64)
+        }
+        false => write_all(shared, store, &batch).await,
+    };
+    add(&shared.counts.writes, written);
+    add(&shared.counts.errors, missing);
     for write in &batch {
+        settle(shared, write);
+    }
+    measure(shared).await;
+    if missing > 0 && !std::mem::replace(failing, true) {
+        let why = match shared.folder.lacks(block * 2) {
+            true => "no space left on the device",
+            false => "the disk failed",
+        };
+        let message = format!("values are not written to disk: {why}");
+        shared.tell(LogLevel::Warn, &message);
+    }
+    if missing == 0 && written > 0 && std::mem::take(failing) {
+        shared.tell(LogLevel::Notice, "values are written to disk again");
+    }
+    full || missing == 0
+}
+
+/// How many are written, and how many are not.
+async fn write_all(shared: &Arc<Shared>, store: &Store, batch: &[Write]) -> (u64, u64) {
+    let mut sent = Vec::new();
+    for write in batch {
         if store.storage().may_contains(&write.key[..]) {
             store.storage().delete(&write.key[..]);
         }
@@ -209,24 +358,7 @@ async fn put(shared: &Arc<Shared>, store: &Store, batch: Vec<Write>, failing: &m
             && shared.ledger.counts(&write.key, write.turn)
     });
     let missing = missing.count() as u64;
-    add(&shared.counts.writes, sent.len() as u64 - missing);
-    add(&shared.counts.errors, missing);
-    for write in &batch {
-        shared.waiting(&write.key).fetch_sub(1, Ordering::SeqCst);
-        shared.queued.fetch_sub(write.weight(), Ordering::SeqCst);
-    }
-    measure(shared).await;
-    if missing > 0 && !std::mem::replace(failing, true) {
-        let why = match shared.folder.is_full() {
-            true => "no space left on the device",
-            false => "the disk failed",
-        };
-        let message = format!("values are not written to disk: {why}");
-        shared.tell(LogLevel::Warn, &message);
-    }
-    if missing == 0 && !sent.is_empty() && std::mem::take(failing) {
-        shared.tell(LogLevel::Notice, "values are written to disk again");
-    }
+    (sent.len() as u64 - missing, missing)
 }
 
 /// Runs what waits for the disk on a thread that may.
@@ -274,6 +406,8 @@ async fn flush(shared: &Arc<Shared>, sync: bool) {
 }
 
 async fn keep_ledger(shared: &Arc<Shared>) -> std::convert::Infallible {
+    // What a store before it had begun.
+    flush(shared, true).await;
     let mut synced = Instant::now();
     loop {
         shared.wake.notified().await;
@@ -292,10 +426,9 @@ async fn keep_ledger(shared: &Arc<Shared>) -> std::convert::Infallible {
 
 async fn keep_purges(
     shared: &Arc<Shared>,
-    mut purging: mpsc::UnboundedReceiver<Purging>,
-    log: PurgeLog,
+    purging: &mut mpsc::UnboundedReceiver<Purging>,
+    log: &Arc<Mutex<PurgeLog>>,
 ) -> std::convert::Infallible {
-    let log = Arc::new(parking_lot::Mutex::new(log));
     while let Some(purge) = purging.recv().await {
         let log = log.clone();
         let Purging {
@@ -316,6 +449,7 @@ async fn keep_purges(
             add(&shared.counts.errors, 1);
             shared.say(LogLevel::Error, &format!("a purge is not kept: {error}"));
         }
+        // Whoever asked may have left.
         let _heard = done.send(()).is_ok();
     }
     std::future::pending().await
