@@ -121,6 +121,7 @@ impl Program {
             "limits": {
                 "cpu_ms": milliseconds(plugin.limits.cpu),
                 "deadline_ms": milliseconds(plugin.limits.deadline),
+                "init_ms": milliseconds(plugin.limits.watchdog),
                 "memory": plugin.limits.memory(true),
                 "window": WINDOW,
             },

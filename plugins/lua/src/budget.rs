@@ -71,10 +71,16 @@ unsafe fn check(l: *mut State, in_hook: bool) {
     let vm = vm();
     if vm.elsewhere {
         // SAFETY: `l` is the running coroutine.
-        unsafe { check_call(l) };
+        unsafe { check_time(l, in_hook, b"the worker thread exceeded the deadline") };
         return;
     }
-    let Some(task) = vm.current() else { return };
+    let Some(task) = vm.current() else {
+        if vm.until != 0 {
+            // SAFETY: as above.
+            unsafe { check_time(l, in_hook, b"`init` takes longer than `limits.watchdog`") };
+        }
+        return;
+    };
     // The light threads of a handler share its budget.
     let Some(root) = vm.current_root() else {
         return;
@@ -104,13 +110,17 @@ unsafe fn check(l: *mut State, in_hook: bool) {
     }
 }
 
-/// A call for another instance may compute for long, but not for ever: `limits.deadline`.
-unsafe fn check_call(l: *mut State) {
+/// What has no budget, a call for another instance or `init`, may compute for long, but not for ever.
+unsafe fn check_time(l: *mut State, in_hook: bool, message: &[u8]) {
     if time::monotonic() > vm().until {
         // SAFETY: `l` is the running coroutine.
         unsafe {
             ffi::lua_sethook(l, Some(hook), ffi::MASKCOUNT, 1);
-            ffi::error(l, b"the worker thread exceeded the deadline")
+            ffi::luaL_checkstack(l, 10, c"".as_ptr());
+            ffi::luaL_where(l, c_int::from(!in_hook));
+            ffi::push_bytes(l, message);
+            ffi::lua_concat(l, 2);
+            ffi::raise(l)
         }
     }
 }

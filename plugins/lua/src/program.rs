@@ -91,6 +91,8 @@ pub(crate) struct Limits {
     pub(crate) window: usize,
     /// How long a handler may take, in milliseconds.
     pub(crate) deadline_ms: u64,
+    /// How long `init` may take, in milliseconds.
+    pub(crate) init_ms: u64,
 }
 
 impl Default for Limits {
@@ -100,6 +102,7 @@ impl Default for Limits {
             memory: 256 << 20,
             window: 64 << 10,
             deadline_ms: 60_000,
+            init_ms: 10_000,
         }
     }
 }

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "runs Lua tasks")]
 
 use crate::bindings::exports::phasor::plugin::pump::Guest;
-use crate::bindings::phasor::plugin::{reactor, worker};
+use crate::bindings::phasor::plugin::{reactor, time, worker};
 use crate::ffi;
 use crate::filter;
 use crate::flow;
@@ -92,6 +92,7 @@ unsafe fn take_message(l: *mut ffi::State) -> String {
 /// Runs the `init` handlers: in the shared globals, without an exchange.
 unsafe fn run_init() -> Result<(), String> {
     let vm = vm();
+    vm.until = time::monotonic() + vm.program.limits.init_ms.saturating_mul(1_000_000);
     for i in 0..vm.program.init.len() {
         let handler = &vm.program.handlers[usize::from(vm.program.init[i])];
         // SAFETY: the main thread is at its base.
@@ -102,6 +103,7 @@ unsafe fn run_init() -> Result<(), String> {
             }
         }
     }
+    vm.until = 0;
     Ok(())
 }
 

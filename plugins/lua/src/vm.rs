@@ -57,8 +57,9 @@ pub(crate) struct Vm {
     pub(crate) dicts: Vec<crate::api_shared::Opened>,
     pub(crate) budget: crate::budget::Budget,
     pub(crate) stopping: bool,
-    /// This instance serves calls of others only, until this moment of the monotonic clock.
+    /// This instance serves calls of others only.
     pub(crate) elsewhere: bool,
+    /// The moment of the monotonic clock at which such a call, or `init`, ends; 0 is never.
     pub(crate) until: u64,
     /// `run` has begun.
     pub(crate) serving: bool,
