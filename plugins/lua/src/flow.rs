@@ -55,6 +55,9 @@ unsafe fn settle(job: &mut Job) {
     unsafe {
         if segment.steps.is_empty() && !segment.header_filter.is_empty() {
             filter::head(job);
+        } else if segment.is_log_only() {
+            // The answer was made elsewhere and has left.
+            log(job);
         } else {
             finish(job, NEXT, 0);
         }

@@ -168,6 +168,16 @@ pub(crate) struct Segment {
     pub(crate) last: bool,
 }
 
+impl Segment {
+    /// Whether it serves answers that were made elsewhere, after they have left.
+    pub(crate) const fn is_log_only(&self) -> bool {
+        self.steps.is_empty()
+            && self.header_filter.is_empty()
+            && self.body_filter.is_empty()
+            && !self.log.is_empty()
+    }
+}
+
 /// The document as meant.
 pub(crate) struct Program {
     pub(crate) config: Config,
