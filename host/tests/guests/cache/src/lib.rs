@@ -55,6 +55,25 @@ fn answers(uri: &str) -> Answers<'_> {
     }
 }
 
+/// Many keys, with one call of the source for those that lack.
+fn bulk(cache: &Cache<String>, keys: &str, options: Options) -> String {
+    let keys: Vec<&str> = keys.split(',').collect();
+    let found = cache.get_bulk(&keys, options, |missing| {
+        count_call();
+        let one = |key: &&&str| match **key {
+            "bad" => Err("down".to_owned()),
+            "none" => Ok(None.into()),
+            key => Ok(Some(format!("<{key}>")).into()),
+        };
+        missing.iter().map(one).collect()
+    });
+    let text = |found: Result<cache::Found<String>, CacheError>| match found {
+        Ok(found) => format!("{:?}", found.value),
+        Err(error) => format!("{error:?}"),
+    };
+    found.into_iter().map(text).collect::<Vec<_>>().join(" ")
+}
+
 fn act(cache: &Cache<String>, uri: &str) -> String {
     let key = argument(uri, "key").unwrap_or("k");
     let options = Options {
@@ -87,23 +106,7 @@ fn act(cache: &Cache<String>, uri: &str) -> String {
             Some((value, left)) => format!("{value:?} {}", left.is_none_or(|left| left > 0)),
             None => "nothing".to_owned(),
         },
-        "/bulk" => {
-            let keys: Vec<&str> = key.split(',').collect();
-            let found = cache.get_bulk(&keys, options, |missing| {
-                count_call();
-                let one = |key: &&&str| match **key {
-                    "bad" => Err("down".to_owned()),
-                    "none" => Ok(None.into()),
-                    key => Ok(Some(format!("<{key}>")).into()),
-                };
-                missing.iter().map(one).collect()
-            });
-            let text = |found: Result<cache::Found<String>, CacheError>| match found {
-                Ok(found) => format!("{:?}", found.value),
-                Err(error) => format!("{error:?}"),
-            };
-            found.into_iter().map(text).collect::<Vec<_>>().join(" ")
-        }
+        "/bulk" => bulk(cache, key, options),
         "/put" => {
             let number = |name| argument(uri, name).map_or(0, |text| text.parse().unwrap_or(0));
             let text = long(key, number("version"), number("size"));
