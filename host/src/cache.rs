@@ -190,11 +190,12 @@ impl Cache {
         Some(self.found(&entry, Level::Memory, stamp, now))
     }
 
+    /// Each answer is counted once, so that the levels add up to all that was answered.
     fn count_hit(&self, entry: &Entry, now: u64) {
-        self.store.counters.count(Counter::MemoryHits);
-        if entry.is_stale(now) {
-            self.store.counters.count(Counter::Stale);
-        }
+        self.store.counters.count(match entry.is_stale(now) {
+            true => Counter::Stale,
+            false => Counter::MemoryHits,
+        });
     }
 
     /// What to do about a key: under its lock, so that one caller at a time gets the flight.

@@ -74,7 +74,7 @@ fn levels_negative_values_and_changes() {
                 r#"Some("c") Some(Level::Callback) false"#,
             ),
             ("/get?key=e&source=error", r#"CacheError::Source("down")"#),
-            ("/parts", "false"),
+            ("/parts", r#"Some("first") Some("second")"#),
             (
                 "/other",
                 "Some(CacheError::Refused) Some(CacheError::UnknownCache)",

@@ -144,7 +144,7 @@ function Flight:fill(value, ttl)
     leave(self.number)
     local why
     if not slot then
-        why, slot, expires = version, nil, nil
+        why, version, expires = version, nil, nil
     end
     if self.shape and value ~= nil then
         local shaped, wrong = self.shape(value)
