@@ -293,10 +293,13 @@ impl Behind {
         on.disk.keep(on.level.timeout).await;
     }
 
-    /// Keeps a purge of answers; `known` are all with it.
+    /// Keeps a purge of answers, and tells other servers; `known` are all with it.
     pub(super) async fn purge_answers(&self, record: Record<'_>, known: Arc<Known>) {
         if let Some(on) = &self.disk {
             on.disk.purge_answers(record, known).await;
+        }
+        if let Some(remote) = &self.remote {
+            remote.purge_answers(record).await;
         }
     }
 

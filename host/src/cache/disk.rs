@@ -343,6 +343,20 @@ impl Disk {
 
     /// A purge of answers is kept, however the process ends.
     pub(super) async fn purge_answers(&self, record: Record<'_>, known: Arc<Known>) {
+        let Some(kept) = self.send_purge(record, known) else {
+            return;
+        };
+        if tokio::time::timeout(EMPTYING, kept).await.is_err() {
+            let _none: Option<()> = self.failed("a purge is not kept yet: the disk takes too long");
+        }
+    }
+
+    /// As [`purge_answers`](Self::purge_answers); the file follows.
+    pub(super) fn note_purge(&self, record: Record<'_>, known: Arc<Known>) {
+        drop(self.send_purge(record, known));
+    }
+
+    fn send_purge(&self, record: Record<'_>, known: Arc<Known>) -> Option<oneshot::Receiver<()>> {
         let (record, tag, at) = match record {
             Record::Tag(tag, at) => (tag.to_vec(), true, at),
             Record::Prefix(prefix, at) => (prefix.to_vec(), false, at),
@@ -356,12 +370,8 @@ impl Disk {
             known,
             done,
         };
-        if self.shared.is_off() || self.purging.send(purging).is_err() {
-            return;
-        }
-        if tokio::time::timeout(EMPTYING, kept).await.is_err() {
-            let _none: Option<()> = self.failed("a purge is not kept yet: the disk takes too long");
-        }
+        let sent = !self.shared.is_off() && self.purging.send(purging).is_ok();
+        sent.then_some(kept)
     }
 
     /// What was counted, by name.

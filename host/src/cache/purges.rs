@@ -44,15 +44,34 @@ impl Known {
         match record {
             Record::All(at) => self.all = self.all.max(at),
             Record::Prefix(prefix, at) => {
-                // A longer one is a part of this.
-                self.prefixes.retain(|(own, _)| !own.starts_with(prefix));
+                if self.has(record) {
+                    return;
+                }
+                // A longer one is a part of this, unless it is newer: another server's may come late.
+                self.prefixes
+                    .retain(|(own, then)| *then > at || !own.starts_with(prefix));
                 self.prefixes.push((prefix.into(), at));
             }
             Record::Tag(tag, at) => {
-                self.tags.insert(tag.into(), at);
+                let own = self.tags.entry(tag.into()).or_default();
+                *own = at.max(*own);
             }
         }
         self.shorten();
+    }
+
+    /// Whether all that this one hits is hit already.
+    pub(super) fn has(&self, record: Record<'_>) -> bool {
+        match record {
+            Record::All(at) => self.all >= at,
+            Record::Prefix(prefix, at) => {
+                let part = |(own, then): &(Box<[u8]>, u64)| *then >= at && prefix.starts_with(own);
+                self.all >= at || self.prefixes.iter().any(part)
+            }
+            Record::Tag(tag, at) => {
+                self.all >= at || self.tags.get(tag).is_some_and(|then| *then >= at)
+            }
+        }
     }
 
     /// All that are remembered.
@@ -158,15 +177,18 @@ impl Purges {
         next
     }
 
-    /// Takes in those of before: of a file, or of what this comes after.
-    pub(super) fn inherit(&self, before: &Known) {
+    /// Takes in those of elsewhere: of a file, of what this comes after, of other servers. Gives all there
+    /// are with them.
+    pub(super) fn inherit(&self, before: &Known) -> Arc<Known> {
         let mut known = self.known.lock();
         let mut next = Known::clone(&known);
         for record in before.records() {
             next.add(record);
         }
-        *known = Arc::new(next);
+        let next = Arc::new(next);
+        *known = next.clone();
         self.version.fetch_add(1, Ordering::SeqCst);
+        next
     }
 
     /// All there are.
@@ -238,6 +260,25 @@ mod tests {
         }
         let other = Purges::default();
         assert!(!hit(&other, "/a/b", &["x"], 0));
+    }
+
+    #[test]
+    fn one_that_comes_late_takes_nothing_back() {
+        let purges = Purges::default();
+        for record in [
+            Record::Prefix(b"/a/b", 20),
+            Record::Prefix(b"/a/", 10),
+            Record::Prefix(b"/a/b/c", 15),
+            Record::Tag(b"x", 20),
+            Record::Tag(b"x", 10),
+        ] {
+            purges.add(record);
+        }
+        assert!(hit(&purges, "/a/b", &[], 20));
+        assert!(hit(&purges, "/a/c", &[], 10));
+        assert!(!hit(&purges, "/a/c", &[], 11));
+        assert!(hit(&purges, "/", &["x"], 20));
+        assert_eq!(purges.known().prefixes.len(), 2);
     }
 
     #[test]

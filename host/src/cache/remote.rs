@@ -7,9 +7,11 @@
 mod claims;
 mod hear;
 mod pending;
+mod purges;
 mod script;
 mod write;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Once, Weak};
 
 use parking_lot::Mutex;
@@ -67,6 +69,10 @@ pub(super) struct Remote {
     feed: Once,
     /// What marks the Redis that was seen last; another one has forgotten everything.
     life: Mutex<Option<Vec<u8>>>,
+    /// The newest purge of answers that is known here; 0: none of those in Redis.
+    purged: AtomicU64,
+    /// One reads what is missing, others wait for it.
+    learning: tokio::sync::Mutex<()>,
     said: Seldom,
 }
 
@@ -87,6 +93,8 @@ enum News {
     Filled = b'f' as isize,
     /// The cache was emptied.
     Purged = b'p' as isize,
+    /// Answers were purged by prefix or tag.
+    Answers = b't' as isize,
     /// A flight ended without a value.
     Released = b'r' as isize,
 }
@@ -129,6 +137,8 @@ impl Remote {
             config: level.clone(),
             feed: Once::new(),
             life: Mutex::default(),
+            purged: AtomicU64::new(0),
+            learning: tokio::sync::Mutex::default(),
             said: Seldom::default(),
         })
     }
@@ -233,6 +243,8 @@ impl Remote {
         if !skip {
             wanted.arg(self.value_key(key));
         }
+        // After the value: a purge that comes later is heard.
+        pipeline.cmd("HGET").arg(self.purged_key()).arg("#");
         let replies = match self.client().pipeline(pipeline).await {
             Ok(replies) => replies,
             Err(error) => {
@@ -240,7 +252,7 @@ impl Remote {
                 return Answer::Away;
             }
         };
-        let [counted, Value::Array(values)] = replies.as_slice() else {
+        let [counted, Value::Array(values), purged] = replies.as_slice() else {
             self.say(LogLevel::Warn, "Redis refuses to read");
             self.count(Counter::RemoteErrors, 1);
             return Answer::Away;
@@ -249,6 +261,10 @@ impl Remote {
             generation: values.first().and_then(number).unwrap_or(NO_GENERATION),
             count: count(counted),
         };
+        if let Err(error) = self.learn(count(purged)).await {
+            self.failed("purges of other servers were not read", &error);
+            return Answer::Away;
+        }
         self.answer(key, values.get(1).unwrap_or(&Value::Nil), seen)
     }
 

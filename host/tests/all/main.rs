@@ -41,6 +41,7 @@ mod harness;
 mod http;
 mod http_cache;
 mod http_cache_flow;
+mod http_cache_servers;
 mod http_client;
 mod http_client_line;
 mod isolation;

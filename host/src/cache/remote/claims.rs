@@ -121,6 +121,7 @@ impl Remote {
             self.counts_key(),
             self.claim_key(key),
             self.name("!fence", b""),
+            self.purged_key(),
         ];
         let lease = self.config.lease.as_millis().to_string();
         let arguments = [
@@ -136,7 +137,7 @@ impl Remote {
                 let left = u64::try_from(*left).unwrap_or(0);
                 Ok(Claimed::Theirs(Duration::from_millis(left)))
             }
-            [Value::Int(own), counted, emptied, value] => {
+            [Value::Int(own), counted, emptied, value, purged] => {
                 let own = u64::try_from(*own).unwrap_or(0);
                 self.claims.held.lock().insert(key.into(), own);
                 let claim = Claim {
@@ -145,6 +146,8 @@ impl Remote {
                     number: own,
                     spent: false,
                 };
+                // Dropped with an error, the claim is given back.
+                self.learn(count(purged)).await?;
                 let seen = Seen {
                     generation: number(emptied).unwrap_or(super::NO_GENERATION),
                     count: count(counted),

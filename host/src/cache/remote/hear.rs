@@ -45,9 +45,12 @@ impl Listener for Remote {
     async fn greet(&self) -> Result<(), RedisError> {
         self.flush().await?;
         let now = self.life().await?;
-        let before = self.life.lock().replace(now.clone());
+        let before = self.life.lock().clone();
+        let emptied = before.is_some_and(|before| before != now);
+        self.compare_purges(emptied).await?;
+        *self.life.lock() = Some(now);
         if let Some(store) = self.store.upgrade() {
-            store.distrust(before.is_some_and(|before| before != now));
+            store.distrust(emptied);
         }
         Ok(())
     }
@@ -78,6 +81,7 @@ impl Listener for Remote {
                 }
                 store.empty(epoch);
             }
+            kind if kind == News::Answers as u8 => self.heard_answers(rest),
             kind if kind == News::Released as u8 => {}
             _ => return,
         }
@@ -149,6 +153,7 @@ impl Remote {
                 }
             }
             self.pending.sent(purge, &changes);
+            self.flush_answers().await?;
         }
         Ok(())
     }

@@ -35,9 +35,21 @@ pub(super) enum Believed {
 #[derive(Debug, Default)]
 struct Waiting {
     changes: HashMap<Box<[u8]>, Change>,
+    /// Purges of answers, with their moments.
+    answers: HashMap<Box<[u8]>, u64>,
     bytes: u64,
     /// The cache is to be emptied before anything is read.
     purge: Option<u64>,
+}
+
+impl Waiting {
+    /// All that waits is of before an emptying.
+    fn empty(&mut self, epoch: u64) {
+        self.changes.clear();
+        self.answers.clear();
+        self.bytes = 0;
+        self.purge = Some(epoch.max(self.purge.unwrap_or(0)));
+    }
 }
 
 /// The changes of one cache that wait.
@@ -48,9 +60,10 @@ pub(super) struct Pending {
     waiting: Mutex<Waiting>,
 }
 
+/// What a map needs for one.
+const OVERHEAD: u64 = 128;
+
 fn weight(key: &[u8], change: &Change) -> u64 {
-    /// What the map needs for one.
-    const OVERHEAD: u64 = 128;
     let own = change.entry.as_ref().map_or(0, |entry| entry.weight(key));
     own + OVERHEAD + key.len() as u64
 }
@@ -99,9 +112,7 @@ impl Pending {
         }
         self.any.store(true, Ordering::SeqCst);
         if waiting.bytes + added > self.most {
-            waiting.changes.clear();
-            waiting.bytes = 0;
-            waiting.purge = Some(change.written.max(waiting.purge.unwrap_or(0)));
+            waiting.empty(change.written);
             return false;
         }
         waiting.bytes += added;
@@ -111,11 +122,45 @@ impl Pending {
 
     /// The cache is to be emptied: what waits is of before.
     pub(super) fn purge(&self, epoch: u64) {
-        let mut waiting = self.waiting.lock();
-        waiting.changes.clear();
-        waiting.bytes = 0;
-        waiting.purge = Some(epoch.max(waiting.purge.unwrap_or(0)));
+        self.waiting.lock().empty(epoch);
         self.any.store(true, Ordering::SeqCst);
+    }
+
+    /// A purge of answers waits; false: there was no room, and the cache is to be emptied instead.
+    pub(super) fn add_answers(&self, member: &[u8], at: u64) -> bool {
+        let mut waiting = self.waiting.lock();
+        let waiting = &mut *waiting;
+        self.any.store(true, Ordering::SeqCst);
+        if let Some(before) = waiting.answers.get_mut(member) {
+            *before = at.max(*before);
+            return true;
+        }
+        let added = OVERHEAD + member.len() as u64;
+        if waiting.bytes + added > self.most {
+            waiting.empty(at);
+            return false;
+        }
+        waiting.bytes += added;
+        waiting.answers.insert(member.into(), at);
+        true
+    }
+
+    /// Some purges of answers that wait.
+    pub(super) fn next_answers(&self, count: usize) -> Vec<(Box<[u8]>, u64)> {
+        let waiting = self.waiting.lock();
+        let all = waiting.answers.iter().take(count);
+        all.map(|(member, at)| (member.clone(), *at)).collect()
+    }
+
+    /// Redis has this one, unless there was another since.
+    pub(super) fn sent_answers(&self, member: &[u8], at: u64) {
+        let mut waiting = self.waiting.lock();
+        let waiting = &mut *waiting;
+        if waiting.answers.get(member) == Some(&at) {
+            waiting.answers.remove(member);
+            waiting.bytes -= OVERHEAD + member.len() as u64;
+        }
+        self.settle(waiting);
     }
 
     /// The emptying that waits: it comes before all changes.
@@ -146,7 +191,11 @@ impl Pending {
         if purge.is_some() && waiting.purge == purge {
             waiting.purge = None;
         }
-        if waiting.changes.is_empty() && waiting.purge.is_none() {
+        self.settle(waiting);
+    }
+
+    fn settle(&self, waiting: &Waiting) {
+        if waiting.changes.is_empty() && waiting.answers.is_empty() && waiting.purge.is_none() {
             self.any.store(false, Ordering::SeqCst);
         }
     }
@@ -154,7 +203,10 @@ impl Pending {
     /// How many wait.
     pub(super) fn count(&self) -> u64 {
         match self.any() {
-            true => self.waiting.lock().changes.len() as u64,
+            true => {
+                let waiting = self.waiting.lock();
+                (waiting.changes.len() + waiting.answers.len()) as u64
+            }
             false => 0,
         }
     }
@@ -195,6 +247,27 @@ mod tests {
         assert!((2..10).contains(&kept), "{kept}");
         assert!(matches!(pending.believed(b"other"), Believed::Absent));
         assert_eq!(pending.count(), 0);
+        pending.sent(pending.next_purge(), &[]);
+        assert!(!pending.any());
+    }
+
+    #[test]
+    fn purges_of_answers_wait_within_the_same_bound() {
+        let pending = Pending::new(1000);
+        assert!(pending.add_answers(b"tx", 1));
+        let first = pending.next_answers(10);
+        assert!(pending.add_answers(b"tx", 2));
+        pending.sent_answers(&first[0].0, first[0].1);
+        assert_eq!(pending.next_answers(10), [(b"tx"[..].into(), 2)]);
+        assert!(matches!(pending.believed(b"k"), Believed::Unknown));
+        let mut n = 0;
+        while pending.add_answers(&[b't', n], 3) {
+            n += 1;
+        }
+        assert!((2..10).contains(&n), "{n}");
+        assert_eq!(pending.next_purge(), Some(3));
+        assert_eq!(pending.next_answers(10), []);
+        assert!(pending.any());
         pending.sent(pending.next_purge(), &[]);
         assert!(!pending.any());
     }

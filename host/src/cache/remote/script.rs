@@ -85,7 +85,7 @@ return 1
     )
 });
 
-/// A claim. Keys: value, gen, counts, claim, fence. Arguments: the server's eight bytes, milliseconds of
+/// A claim. Keys: value, gen, counts, claim, fence, purged. Arguments: the server's eight bytes, milliseconds of
 /// the lease, slot. Another's: 0 and what is left of its lease. Else its number, and what a look-up gives: a
 /// value may have come since.
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
@@ -98,7 +98,7 @@ end
 local fence = redis.call('INCR', KEYS[5])
 redis.call('SET', KEYS[4], ARGV[1] .. fence, 'PX', ARGV[2])
 return {fence, redis.call('HGET', KEYS[3], ARGV[3]), redis.call('GET', KEYS[2]),
-  redis.call('GET', KEYS[1])}
+  redis.call('GET', KEYS[1]), redis.call('HGET', KEYS[6], '#')}
 ",
     )
 });
@@ -121,6 +121,57 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('PUBLISH', ARGV[2], ARGV[3])
 return 1
+",
+    )
+});
+
+/// A purge of answers. Keys: the members by number, their moments (the newest number is under "#").
+/// Arguments: member, moment, channel (empty: nobody is told, and an older one changes nothing), message,
+/// most. Of more than that the older half becomes one of all that is older. The first number is a time, so
+/// that those of a Redis that was emptied are greater than those before. Gives the number.
+pub(super) static PURGE_ANSWERS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local function note(member, at)
+  local n = string.format('%.0f', (redis.call('HGET', KEYS[2], '#') or ARGV[2]) + 1)
+  redis.call('HSET', KEYS[2], '#', n, member, string.format('%.0f', at))
+  redis.call('ZADD', KEYS[1], n, member)
+  if ARGV[3] ~= '' then
+    redis.call('PUBLISH', ARGV[3], ARGV[4] .. struct.pack('>I8I8', tonumber(n), at) .. member)
+  end
+  return n
+end
+local at, before = tonumber(ARGV[2]), tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or 0)
+if ARGV[3] == '' and before >= at then return redis.call('HGET', KEYS[2], '#') end
+local n = note(ARGV[1], math.max(at, before))
+local most = tonumber(ARGV[5])
+if redis.call('ZCARD', KEYS[1]) > most then
+  local old, last = redis.call('ZRANGE', KEYS[1], 0, math.floor(most / 2)), 0
+  for _, at in ipairs(redis.call('HMGET', KEYS[2], unpack(old))) do
+    last = math.max(last, tonumber(at or 0))
+  end
+  redis.call('ZREM', KEYS[1], unpack(old))
+  redis.call('HDEL', KEYS[2], unpack(old))
+  n = note('a', last)
+end
+return n
+",
+    )
+});
+
+/// The purges of answers after a number. Keys as above. Gives the newest number, then members with moments.
+pub(super) static SINCE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local n, since = redis.call('HGET', KEYS[2], '#') or '0', ARGV[1]
+if tonumber(since) > tonumber(n) then since = '0' end
+local members, reply = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. since, '+inf'), {n}
+if #members == 0 then return reply end
+for i, at in ipairs(redis.call('HMGET', KEYS[2], unpack(members))) do
+  reply[#reply + 1] = members[i]
+  reply[#reply + 1] = at or '0'
+end
+return reply
 ",
     )
 });

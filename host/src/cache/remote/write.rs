@@ -9,7 +9,6 @@ use super::super::record;
 use super::pending::Change;
 use super::script::{CHANGE, FILL, PURGE};
 use super::{Claim, News, Remote, Seen};
-use crate::observe::error_log::Level as LogLevel;
 use crate::redis::{RedisError, Value};
 use crate::time_cache;
 
@@ -80,10 +79,7 @@ impl Remote {
     fn postpone(&self, key: &[u8], change: Change) {
         self.count(Counter::RemoteLater, 1);
         if !self.pending.add(key, change) {
-            self.say(
-                LogLevel::Warn,
-                "too many changes wait for Redis: the cache will be emptied there",
-            );
+            self.say_full();
         }
     }
 
