@@ -29,6 +29,8 @@ ROWS = [
     ("Phasor, Lua in five phases", "phasor", "/five", "nginx + ngx_lua, five phases"),
     ("nginx, `proxy_cache`", "nginx", "/cached", None),
     ("Phasor, `cache` on a route", "phasor", "/cached", "nginx, `proxy_cache`"),
+    ("nginx + ngx_lua, a value by lrucache and shared dict", "nginx", "/value", None),
+    ("Phasor, a value by `phasor.cache`", "phasor", "/value", "nginx + ngx_lua, a value by lrucache and shared dict"),
     ("nginx + ngx_lua, one `ngx.sleep(0)`", "nginx", "/wait", None),
     ("Phasor, Lua, one `ngx.sleep(0)`", "phasor", "/wait", "nginx + ngx_lua, one `ngx.sleep(0)`"),
 ]

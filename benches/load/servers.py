@@ -26,6 +26,35 @@ HELLO = "ngx.say('hello')"
 WAIT = "ngx.sleep(0) ngx.say('hello')"
 SLEEP = "ngx.sleep(30) ngx.say('awake')"
 SLEEPS = "for i = 1, 100 do ngx.sleep(0) end ngx.say('hello')"
+# A decoded value by a cache of two levels: a map in the VM, bytes that all workers share.
+CACHE = """
+local products = package.loaded['bench.products']
+if not products then
+    products = require('phasor.cache').open('products')
+    package.loaded['bench.products'] = products
+end
+local product = products:get('42', nil, function() return { name = 'a lamp', price = 12 } end)
+ngx.say(product.name)
+"""
+# What lua-resty-mlcache does, without its checks: lrucache, then a shared dict and cjson.
+CACHE_OPENRESTY = """
+local products = package.loaded['bench.products']
+if not products then
+    products = require('resty.lrucache').new(1000)
+    package.loaded['bench.products'] = products
+end
+local product = products:get('42')
+if not product then
+    local text = ngx.shared.products:get('42')
+    if not text then
+        text = require('cjson').encode({ name = 'a lamp', price = 12 })
+        ngx.shared.products:set('42', text, 30)
+    end
+    product = require('cjson').decode(text)
+    products:set('42', product, 30)
+end
+ngx.say(product.name)
+"""
 # A Redis' reply by lua-resty-redis; what differs is the module's name.
 COSOCKET = """
 local r = require('MODULE'):new()
@@ -84,6 +113,10 @@ path = "/cached"
 proxy = "http://127.0.0.1:{port}/fixed"
 cache = {{ name = "pages", valid = "1h" }}
 [cache.pages]
+[cache.products]
+[[route]]
+path = "/value"
+lua.content = """{CACHE}"""
 [[route]]
 path = "/lua"
 lua.content = "{HELLO}"
@@ -124,6 +157,7 @@ http {{
 access_log off; default_type text/plain;
 keepalive_requests 1000000000; keepalive_timeout 600s;
 client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+lua_shared_dict products 1m;
 proxy_cache_path cache keys_zone=pages:1m;
 server {{
 listen 127.0.0.1:{port} backlog=511;
@@ -131,6 +165,7 @@ location = /fixed {{ return 200 "hello\\n"; }}
 location = /cached {{
     proxy_pass http://127.0.0.1:{port}/fixed; proxy_cache pages; proxy_cache_valid 1h;
 }}
+location = /value {{ content_by_lua_block {{ {CACHE_OPENRESTY} }} }}
 location = /lua {{ content_by_lua_block {{ {HELLO} }} }}
 location = /five {{ {five} }}
 location = /wait {{ content_by_lua_block {{ {WAIT} }} }}
