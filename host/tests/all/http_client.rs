@@ -239,7 +239,7 @@ fn bodies_stream_with_bounded_memory() {
     };
     let mut server = server("", "");
     assert!(fetch(&server, &format!("{origin}/echo"), "").starts_with("200"));
-    let before = server.process().peak_memory();
+    let before = server.process().resident_memory();
     // 128 MiB up, made of one string of 1 MiB.
     let lua = format!(
         "local piece, n = ('x'):rep(2^20), 0 \
@@ -349,7 +349,7 @@ fn bad_peers() -> Vec<(&'static str, u16, &'static str, &'static str)> {
 #[test]
 fn servers_that_hang_lie_and_never_end() {
     let mut server = server("", "");
-    let before = server.process().peak_memory();
+    let before = server.process().resident_memory();
     for (name, port, options, expected) in bad_peers() {
         let answer = fetch(&server, &url(port), options);
         let fits = answer.starts_with("error: ") && answer.contains(expected);

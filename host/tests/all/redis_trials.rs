@@ -90,7 +90,7 @@ fn a_reply_of_half_a_gigabyte_costs_no_memory() {
     );
     let lua = "return main:setrange('big', 536870911, 'x')";
     assert_eq!(post(&server, lua), "536870912");
-    let before = server.process().peak_memory();
+    let before = server.process().resident_memory();
     for lua in [
         "return cjson.encode{main:get('big')}",
         "return cjson.encode{main:pipeline{{'get', 'big'}, {'get', 'k'}}}",
@@ -203,7 +203,7 @@ fn half_a_reply_nonsense_and_no_end() {
     });
     let mut server = server_of(port, "timeout = \"2s\"");
     assert_eq!(ask(&server, "k"), "good");
-    let before = server.process().peak_memory();
+    let before = server.process().resident_memory();
     for key in ["half", "nonsense", "deep", "line", "list"] {
         let start = Instant::now();
         let answer = ask(&server, key);

@@ -71,13 +71,13 @@ unsafe fn check(l: *mut State, in_hook: bool) {
     let vm = vm();
     if vm.elsewhere {
         // SAFETY: `l` is the running coroutine.
-        unsafe { check_time(l, in_hook, b"the worker thread exceeded the deadline") };
+        unsafe { check_time(l, b"the worker thread exceeded the deadline") };
         return;
     }
     let Some(task) = vm.current() else {
         if vm.until != 0 {
             // SAFETY: as above.
-            unsafe { check_time(l, in_hook, b"`init` takes longer than `limits.watchdog`") };
+            unsafe { check_time(l, b"`init` takes longer than `limits.watchdog`") };
         }
         return;
     };
@@ -88,7 +88,7 @@ unsafe fn check(l: *mut State, in_hook: bool) {
     // SAFETY: `l` is the running coroutine.
     unsafe {
         if task.dying != Dying::No {
-            die(l, in_hook);
+            die(l);
         }
         let now = time::cpu();
         if vm.budget.switch != vm.switches {
@@ -101,7 +101,7 @@ unsafe fn check(l: *mut State, in_hook: bool) {
         let ran = now.saturating_sub(vm.budget.since);
         if root.spent + ran > vm.program.limits.cpu_ms * 1_000_000 {
             task.dying = Dying::Budget;
-            die(l, in_hook);
+            die(l);
         }
         if in_hook && ran > SLICE && wait::can_wait(l) {
             wait::requeue(task);
@@ -110,14 +110,31 @@ unsafe fn check(l: *mut State, in_hook: bool) {
     }
 }
 
+/// Pushes the place of the innermost Lua function: a C function that counts its work may be above it, and
+/// where Lua itself does the work, as in `..`, none is.
+unsafe fn push_place(l: *mut State) {
+    for level in 0..3 {
+        // SAFETY: `l` is the running coroutine, with room on its stack.
+        unsafe {
+            ffi::luaL_where(l, level);
+            if ffi::to_bytes(l, -1).is_some_and(|place| !place.is_empty()) {
+                return;
+            }
+            ffi::pop(l, 1);
+        }
+    }
+    // SAFETY: as above.
+    unsafe { ffi::push_bytes(l, b"") };
+}
+
 /// What has no budget, a call for another instance or `init`, may compute for long, but not for ever.
-unsafe fn check_time(l: *mut State, in_hook: bool, message: &[u8]) {
+unsafe fn check_time(l: *mut State, message: &[u8]) {
     if time::monotonic() > vm().until {
         // SAFETY: `l` is the running coroutine.
         unsafe {
             ffi::lua_sethook(l, Some(hook), ffi::MASKCOUNT, 1);
             ffi::luaL_checkstack(l, 10, c"".as_ptr());
-            ffi::luaL_where(l, c_int::from(!in_hook));
+            push_place(l);
             ffi::push_bytes(l, message);
             ffi::lua_concat(l, 2);
             ffi::raise(l)
@@ -127,14 +144,14 @@ unsafe fn check_time(l: *mut State, in_hook: bool, message: &[u8]) {
 
 /// Raises, and raises again at every further instruction of this coroutine: `pcall` catches it,
 /// but cannot do anything with it.
-unsafe fn die(l: *mut State, in_hook: bool) {
+unsafe fn die(l: *mut State) {
     let vm = vm();
     let exit = vm.current().is_some_and(|t| t.dying == Dying::Exit);
     // SAFETY: `l` is the running coroutine.
     unsafe {
         ffi::lua_sethook(l, Some(hook), ffi::MASKCOUNT, 1);
         ffi::luaL_checkstack(l, 10, c"".as_ptr());
-        ffi::luaL_where(l, c_int::from(!in_hook));
+        push_place(l);
         if exit {
             ffi::push_bytes(l, b"the handler has ended");
         } else {
@@ -172,7 +189,7 @@ unsafe fn end_handler(l: *mut State) -> c_int {
         if ffi::phasor_yieldable(l) != 0 && vm.blocked == blocks {
             return wait::suspend(l, 0, None);
         }
-        die(l, false);
+        die(l);
     }
     0
 }

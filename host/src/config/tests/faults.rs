@@ -160,6 +160,13 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[redis.r]\nurl='redis://127.0.0.1'\n[cache.a]\nl3={redis='r',prefix='p:'}\n[cache.b]\nl3={redis='r',prefix='p:'}\n[cache.c]\nl3={redis='r',prefix='d:'}\n[cache.d]\nl3={redis='r'}\n",
+        &[
+            "6:22: [cache.a] has the prefix `p:` in that Redis: each cache has one of its own",
+            "10:11: [cache.c] has the prefix `d:` in that Redis: each cache has one of its own",
+        ],
+    ),
+    (
         "[cache.a]\ndisk={path='var/a',size='1m'}\n[cache.b]\ndisk={path='var/a/b',queue='1k'}\n[cache.c]\ndisk={path=''}\n[cache.d]\ndisk={size='1g',compress='4k'}\n",
         &[
             "2:25: \"1m\" is too small: the least is \"16m\"",
