@@ -55,6 +55,7 @@ class Silence:
     async def held(self, reader, writer):
         self.connections.append(writer)
         await reader.read()
+        writer.close()
 
     def run(self, ready):
         asyncio.set_event_loop(self.loop)
@@ -69,3 +70,10 @@ class Silence:
         threading.Thread(target=self.run, args=(ready,), daemon=True).start()
         ready.wait()
         return self
+
+    def stop(self):
+        """Gives its files back before the next one needs as many."""
+        async def close():
+            for writer in self.connections:
+                writer.close()
+        asyncio.run_coroutine_threadsafe(close(), self.loop).result()

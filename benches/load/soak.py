@@ -119,7 +119,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=2, help="between two samples")
     parser.add_argument("--write", action="store_true", help="write the figures to benches/README.md")
     options = parser.parse_args()
-    servers.phasor_config = lambda port: phasor_config(port).replace(
+    servers.phasor_config = lambda *ports: phasor_config(*ports).replace(
         "[server]", '[server]\nerror_log = "off"', 1) + MORE
     server = Server("phasor").start()
     try:

@@ -83,6 +83,7 @@ def waiting(name, redis, options):
     finally:
         for client in clients:
             client.close()
+        silence.stop()
         server.stop()
 
 
