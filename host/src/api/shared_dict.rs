@@ -102,20 +102,18 @@ impl HostState {
     }
 }
 
-/// One who wants to add in its turn, and what.
-struct Added {
-    key: Vec<u8>,
-    value: Value,
-    ttl: u64,
-    timeout: Duration,
-}
-
 impl HostState {
-    fn dict_add(&self, handle: &Handle, added: Added) -> wasmtime::Result<Task> {
+    fn dict_add(
+        &self,
+        handle: &Handle,
+        key: Vec<u8>,
+        value: wit::Value,
+        (ttl, timeout): (u64, u64),
+    ) -> wasmtime::Result<Task> {
         let dict = Arc::clone(&self.table.get(handle)?.0);
+        let (value, timeout) = (from_guest(value), Duration::from_millis(timeout));
         Ok(Box::pin(async move {
-            let (key, value) = (&added.key, &added.value);
-            Outcome::Changed(dict.add_in_turn(key, value, added.ttl, added.timeout).await)
+            Outcome::Changed(dict.add_in_turn(&key, &value, ttl, timeout).await)
         }))
     }
 }
@@ -161,13 +159,7 @@ impl wit::Host for HostState {
         timeout: u64,
     ) -> Answer<bool> {
         enter!(self, "shared-dict.add-in-turn");
-        let added = Added {
-            key,
-            value: from_guest(value),
-            ttl,
-            timeout: Duration::from_millis(timeout),
-        };
-        let task = self.dict_add(&dict, added)?;
+        let task = self.dict_add(&dict, key, value, (ttl, timeout))?;
         changed(&task.await, "shared-dict.add-in-turn")
     }
 
@@ -180,13 +172,7 @@ impl wit::Host for HostState {
         timeout: u64,
     ) -> wasmtime::Result<Resource<Operation>> {
         enter!(self, "shared-dict.begin-add-in-turn");
-        let added = Added {
-            key,
-            value: from_guest(value),
-            ttl,
-            timeout: Duration::from_millis(timeout),
-        };
-        let task = self.dict_add(&dict, added)?;
+        let task = self.dict_add(&dict, key, value, (ttl, timeout))?;
         self.begin(Work::Task(task))
     }
 

@@ -48,6 +48,7 @@ pub(super) fn resolve(document: &Fields, path: &Path, reporter: &mut Reporter<'_
         caches: Vec::new(),
         locks: Vec::new(),
         redis: Vec::new(),
+        prefixes: Vec::new(),
         plugins: Vec::new(),
         route_names: HashMap::new(),
     };
@@ -94,6 +95,8 @@ struct Resolver<'r, 't> {
     caches: Vec<super::model::Cache>,
     locks: Vec<String>,
     redis: Vec<String>,
+    /// Whose the prefixes of keys are: the Redis, the prefix, the table.
+    prefixes: Vec<(String, String, String)>,
     plugins: Vec<Plugin>,
     /// A route's place by its name.
     route_names: HashMap<String, usize>,
@@ -102,6 +105,19 @@ struct Resolver<'r, 't> {
 impl Resolver<'_, '_> {
     fn error(&mut self, span: &Range<usize>, message: impl Into<String>) {
         self.reporter.error(span, message);
+    }
+
+    /// What one table writes another would take for its own.
+    fn own_prefix(&mut self, redis: &str, prefix: &str, table: String, span: &Range<usize>) {
+        let of = |(name, taken, _): &&(String, String, String)| name == redis && taken == prefix;
+        if let Some((.., owner)) = self.prefixes.iter().find(of) {
+            let message = format!(
+                "[{owner}] has the prefix `{prefix}` in that Redis: each table has one of its own"
+            );
+            self.error(span, message);
+        }
+        let taken = (redis.to_owned(), prefix.to_owned(), table);
+        self.prefixes.push(taken);
     }
 
     /// The value of a parse; a fault goes to the reporter.

@@ -9,12 +9,14 @@ use super::plans::Planner;
 use super::program::Program;
 use crate::access_log::{AccessLog, Format};
 use crate::api::PluginInfo;
+use crate::cache::Cache;
 use crate::config::model::{
     AccessLogFormat, Component, Config, Cosocket, LogTarget, Plugin as PluginConfig, Route,
     SharedDict,
 };
 use crate::config::{Diagnostic, Diagnostics};
 use crate::cosocket;
+use crate::lock::Locks;
 use crate::observe::log_file::Target;
 use crate::phase::{Phase, PhaseSet};
 use crate::plugin::elsewhere::OtherThreads;
@@ -47,6 +49,8 @@ pub struct Builder {
     dicts: Registry,
     /// Those of the generation that is being built.
     opened: Arc<Dicts>,
+    opened_caches: Vec<Arc<Cache>>,
+    opened_locks: Vec<Arc<Locks>>,
     caches: crate::cache::Registry,
     locks: crate::lock::Registry,
     seed: u64,
@@ -68,6 +72,8 @@ impl Builder {
             runtime,
             dicts: Registry::new(),
             opened: Arc::default(),
+            opened_caches: Vec::new(),
+            opened_locks: Vec::new(),
             caches: crate::cache::Registry::default(),
             locks: crate::lock::Registry::default(),
             seed,
@@ -84,6 +90,8 @@ impl Builder {
         let dicts: Vec<_> = config.shared_dicts.iter().map(wanted).collect();
         self.opened = self.dicts.open(&dicts);
         let caches = self.open_caches(&config)?;
+        self.opened_caches.clone_from(&caches);
+        self.opened_locks = self.locks.open_all(&config.locks);
         let parts = self.load_all(&config)?;
         let phases: Vec<PhaseSet> = parts.iter().map(|part| part.loaded.phases).collect();
         let mut planner = Planner {
@@ -137,7 +145,7 @@ impl Builder {
         self
     }
 
-    fn open_caches(&self, config: &Config) -> Result<Vec<Arc<crate::cache::Cache>>, BuildError> {
+    fn open_caches(&self, config: &Config) -> Result<Vec<Arc<Cache>>, BuildError> {
         self.caches.open_all(&config.caches).map_err(|unusable| {
             let wrong = of_line(config, unusable.line, unusable.why);
             BuildError(Diagnostics(vec![wrong]))
@@ -230,11 +238,8 @@ impl Builder {
                 String::new()
             },
             dicts: self.opened.clone(),
-            caches: self
-                .caches
-                .open_all(&config.caches)
-                .map_err(|unusable| anyhow::anyhow!(unusable.why))?,
-            locks: self.locks.open_all(&config.locks),
+            caches: self.opened_caches.clone(),
+            locks: self.opened_locks.clone(),
             redis: config.redis.clone(),
             http_client: crate::http_client::Settings {
                 idle: config.http_client.keepalive,

@@ -14,12 +14,10 @@ use super::super::purges::Known;
 use super::folder::{Folder, Layout};
 use super::ledger::Ledger;
 use crate::observe::error_log::{self, Context, Level as LogLevel};
-use crate::time_cache;
+use crate::observe::seldom::Seldom;
 
 /// Counts of values that wait, by key.
 const WAITING: usize = 8192;
-/// At most one line in the log in that many milliseconds.
-const QUIET: u64 = 1000;
 
 pub(super) type Store = HybridCache<Vec<u8>, Bytes>;
 
@@ -94,7 +92,7 @@ pub(super) struct Shared {
     pub(super) sync: AtomicBool,
     pub(super) wake: Notify,
     pub(super) done: watch::Sender<u64>,
-    pub(super) said: AtomicU64,
+    pub(super) said: Seldom,
 }
 
 impl Shared {
@@ -113,7 +111,7 @@ impl Shared {
             sync: AtomicBool::new(false),
             wake: Notify::new(),
             done: watch::Sender::new(0),
-            said: AtomicU64::new(0),
+            said: Seldom::default(),
         }
     }
 
@@ -127,14 +125,7 @@ impl Shared {
 
     /// A line in the log, not too often.
     pub(super) fn say(&self, level: LogLevel, message: &str) {
-        let now = time_cache::clock_ms();
-        let before = self.said.load(Ordering::Relaxed);
-        let mine = now >= before.saturating_add(QUIET)
-            && self
-                .said
-                .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if mine {
+        if self.said.may_speak() {
             self.tell(level, message);
         }
     }

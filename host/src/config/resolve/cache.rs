@@ -19,7 +19,7 @@ impl Resolver<'_, '_> {
                     .and_then(|disk| self.disk_level(disk, &caches));
                 let l3 = fields
                     .table("l3")
-                    .and_then(|l3| self.remote_level(&entry.name, l3, redis, &caches));
+                    .and_then(|l3| self.remote_level(&entry.name, l3, redis));
                 let levels = Behind { disk, l3 };
                 caches.push(one_cache(entry, fields, levels));
             }
@@ -62,7 +62,6 @@ impl Resolver<'_, '_> {
         cache: &str,
         fields: &Fields,
         redis: &[Arc<Redis>],
-        before: &[Cache],
     ) -> Option<RemoteLevel> {
         let (name, span) = fields.text("redis")?;
         self.check_redis(name, span);
@@ -77,17 +76,7 @@ impl Resolver<'_, '_> {
             Some((prefix, place)) => (prefix.to_owned(), place),
             None => (format!("{cache}:"), span),
         };
-        let shares = |other: &&Cache| {
-            let level = other.l3.as_ref();
-            level.is_some_and(|level| level.redis.name == redis.name && level.prefix == prefix)
-        };
-        if let Some(other) = before.iter().find(shares) {
-            let message = format!(
-                "[cache.{}] has the prefix `{prefix}` in that Redis: each cache has one of its own",
-                other.name
-            );
-            self.error(place, message);
-        }
+        self.own_prefix(name, &prefix, format!("cache.{cache}"), place);
         Some(RemoteLevel {
             redis,
             prefix,

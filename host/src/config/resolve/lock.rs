@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::document::{Fields, nearest};
-use super::super::model::{Cache, Lock, Redis, RedisKind, RemoteLocks};
+use super::super::model::{Lock, Redis, RedisKind, RemoteLocks};
 use super::Resolver;
 
 impl Resolver<'_, '_> {
@@ -14,9 +14,6 @@ impl Resolver<'_, '_> {
             self.check_name(&entry.name, &entry.span);
             if let Some(fields) = entry.node.table() {
                 let remote = self.remote_locks(&entry.name, fields, redis);
-                if let Some(remote) = &remote {
-                    self.check_prefix(remote, fields);
-                }
                 locks.push(Lock {
                     name: entry.name.clone(),
                     hold: fields.time("hold"),
@@ -53,29 +50,12 @@ impl Resolver<'_, '_> {
                 format!("`{name}` is a Redis cluster: locks live in one server"),
             );
         }
-        Some(RemoteLocks {
-            redis,
-            prefix: prefix
-                .map_or_else(|| format!("lock:{table}:"), |(prefix, _)| prefix.to_owned()),
-        })
-    }
-
-    /// Values of a cache would be taken for locks, and written over them.
-    fn check_prefix(&mut self, locks: &RemoteLocks, fields: &Fields) {
-        let same = |cache: &&Cache| {
-            let level = cache.l3.as_ref();
-            level.is_some_and(|l3| l3.redis.name == locks.redis.name && l3.prefix == locks.prefix)
+        let (prefix, place) = match prefix {
+            Some((prefix, place)) => (prefix.to_owned(), place),
+            None => (format!("lock:{table}:"), span),
         };
-        let Some((_, span)) = fields.text("prefix").or_else(|| fields.text("redis")) else {
-            return;
-        };
-        if let Some(cache) = self.caches.iter().find(same) {
-            let (cache, prefix) = (&cache.name, &locks.prefix);
-            let message = format!(
-                "the cache `{cache}` has the prefix `{prefix}` in this Redis: choose another one"
-            );
-            self.error(span, message);
-        }
+        self.own_prefix(name, &prefix, format!("lock.{table}"), place);
+        Some(RemoteLocks { redis, prefix })
     }
 
     /// A name in `allow.lock` has to be there.

@@ -134,8 +134,11 @@ const CASES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[redis.a]\nurl='redis://h'\n[cache.b]\nl3={redis='a',prefix='x:'}\n[cache.c]\nl3={redis='a'}\n[lock.d]\nredis='a'\nprefix='x:'\n[lock.c]\nredis='a'\n",
-        &["9:8: the cache `b` has the prefix `x:` in this Redis: choose another one"],
+        "[redis.a]\nurl='redis://h'\n[cache.b]\nl3={redis='a',prefix='x:'}\n[cache.c]\nl3={redis='a'}\n[lock.d]\nredis='a'\nprefix='x:'\n[lock.c]\nredis='a'\n[lock.e]\nredis='a'\nprefix='lock:c:'\n",
+        &[
+            "9:8: [cache.b] has the prefix `x:` in that Redis: each table has one of its own",
+            "14:8: [lock.c] has the prefix `lock:c:` in that Redis: each table has one of its own",
+        ],
     ),
     (
         "[redis.a]\nurl='redis+cluster://a,b'\n[lock.b]\nredis='a'\n[lock.c]\nredis='aa'\nhold='0s'\n[lock.d]\nprefix='x'\n",
@@ -162,8 +165,8 @@ const CASES: &[(&str, &[&str])] = &[
     (
         "[redis.r]\nurl='redis://127.0.0.1'\n[cache.a]\nl3={redis='r',prefix='p:'}\n[cache.b]\nl3={redis='r',prefix='p:'}\n[cache.c]\nl3={redis='r',prefix='d:'}\n[cache.d]\nl3={redis='r'}\n",
         &[
-            "6:22: [cache.a] has the prefix `p:` in that Redis: each cache has one of its own",
-            "10:11: [cache.c] has the prefix `d:` in that Redis: each cache has one of its own",
+            "6:22: [cache.a] has the prefix `p:` in that Redis: each table has one of its own",
+            "10:11: [cache.c] has the prefix `d:` in that Redis: each table has one of its own",
         ],
     ),
     (
