@@ -16,7 +16,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 PACKAGES := clang-22 llvm-22 wasi-libc nginx libnginx-mod-http-lua luajit2 lua-cjson \
             redis-server wrk apache2-utils nghttp2-client curl \
             memcached mariadb-server dnsmasq-base \
-            lua-nginx-redis lua-nginx-websocket
+            lua-nginx-redis lua-nginx-websocket chromium
 GUESTS := $(patsubst host/tests/guests/%/Cargo.toml,%,$(wildcard host/tests/guests/*/Cargo.toml))
 EXAMPLES := $(shell sed -n 's/^name = "\(example-[a-z-]*\)"/\1/p' examples/*/rust/Cargo.toml)
 GUEST_PACKAGES := $(GUESTS:%=guest-%) $(EXAMPLES)

@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use crate::harness::{Folder, Server, root};
 use crate::websocket::{CLOSE, Peer, TEXT};
 
-fn server() -> Server {
+/// The example, with a log of who comes and goes.
+pub(crate) fn server() -> Server {
     let example = root().join("examples/05-websocket-chat");
     let folder = Folder::new();
     folder.copy_from(&example);

@@ -17,6 +17,7 @@
 )]
 
 mod api_phases;
+mod browser;
 mod budget;
 mod bundled;
 mod cache;
@@ -29,6 +30,7 @@ mod cache_trials;
 mod case;
 mod cases;
 mod chat;
+mod chat_browser;
 mod client;
 mod commands;
 mod config_errors;
