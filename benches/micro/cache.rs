@@ -15,6 +15,7 @@ fn config() -> Config {
         name: "bench".to_owned(),
         items: 0,
         size: 64 << 20,
+        negative: 8 << 20,
         ttl: 3_600_000,
         negative_ttl: 5_000,
         stale: 0,

@@ -13,6 +13,7 @@ mod disk;
 mod entry;
 mod flight;
 mod hold;
+mod maps;
 mod purges;
 mod record;
 mod registry;
@@ -90,7 +91,7 @@ struct Waiting<'s>(&'s Store);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.common.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -121,7 +122,8 @@ impl Cache {
         self.config.items
     }
 
-    /// Whether a copy with this stamp is what the cache holds.
+    /// Whether a copy with this stamp is what the cache holds. All other times are compared with the clock;
+    /// here the worker's time will do, which is never ahead: a copy serves until its loop's turn is over.
     #[must_use]
     pub fn fresh(&self, stamp: Stamp) -> bool {
         let fresh = stamp.until > time_cache::now_ms()
@@ -171,7 +173,7 @@ impl Cache {
     /// Looks in memory only.
     #[must_use]
     pub fn peek(&self, key: &[u8], stale: bool) -> Option<Found> {
-        let now = time_cache::now_ms();
+        let now = time_cache::clock_ms();
         let stamp = self.store.stamp(self.store.place(key).slot);
         let entry = self.store.read(key)?;
         (stale || entry.until > now).then(|| self.found(&entry, Level::Memory, stamp, now))
@@ -180,7 +182,7 @@ impl Cache {
     /// A value that serves without a question, if memory has one: the short way of [`get`](Self::get).
     #[must_use]
     pub fn hit(&self, key: &[u8]) -> Option<Found> {
-        let now = time_cache::now_ms();
+        let now = time_cache::clock_ms();
         let stamp = self.store.stamp(self.store.place(key).slot);
         let entry = self.store.read(key)?;
         if entry.due <= now || entry.trust != self.store.trust() {
@@ -230,7 +232,9 @@ impl Cache {
                         self.count_hit(entry, now);
                         Ok(Boarding::Hit(self.found(entry, Level::Memory, stamp, now)))
                     }
-                    None if self.store.waiting.load(Ordering::Relaxed) >= self.config.waiters => {
+                    None if self.store.common.waiting.load(Ordering::Relaxed)
+                        >= self.config.waiters =>
+                    {
                         self.store.counters.count(Counter::Refused);
                         Err(CacheError::Busy)
                     }
@@ -284,7 +288,7 @@ impl Cache {
                 }
                 Boarding::Wait(receiver, lease) => (receiver, lease),
             };
-            self.store.waiting.fetch_add(1, Ordering::Relaxed);
+            self.store.common.waiting.fetch_add(1, Ordering::Relaxed);
             let waiting = Waiting(&self.store);
             let until = lease.map_or(deadline, |lease| lease.min(deadline));
             let landed = tokio::time::timeout_at(until, receiver).await;

@@ -135,18 +135,16 @@ impl Behind {
         let remote = config.l3.as_ref().map(|level| {
             let before = before.and_then(|before| before.remote.as_ref());
             match before {
-                Some(remote) if remote.serves(config, level, store, disk.as_ref()) => {
-                    remote.clone()
-                }
+                Some(remote) if remote.serves(level, store, disk.as_ref()) => remote.clone(),
                 _ => Remote::new(config, level, store, disk.clone()),
             }
         });
         let disk = disk.zip(config.disk.clone()).map(|(disk, level)| {
-            store.purges.inherit(&disk.known);
+            store.common.purges.inherit(&disk.known);
             OnDisk {
                 disk,
                 level,
-                most: config.size,
+                most: store.sizes().values,
             }
         });
         Arc::new(Self {

@@ -69,7 +69,7 @@ impl Cache {
             }
             Ok(Done { fits: false, .. }) => {
                 self.store.counters.count(Counter::TooLarge);
-                Err(CacheError::TooLarge(self.store.size))
+                Err(CacheError::TooLarge(self.store.sizes().values))
             }
             Err(error) => {
                 self.store.counters.count(Counter::Lost);
@@ -201,7 +201,7 @@ impl Cache {
         };
         if !done.fits {
             self.store.counters.count(Counter::TooLarge);
-            return Err(CacheError::TooLarge(self.store.size));
+            return Err(CacheError::TooLarge(self.store.sizes().values));
         }
         Ok(match entry {
             Some(entry) => self.stamped(entry, done.stamp),
@@ -214,7 +214,8 @@ impl Cache {
         let place = self.store.place(key);
         let mut board = self.store.board(place);
         let fits = match entry {
-            Some(entry) => self.store.write(key, entry.clone()),
+            // There is no level behind that would have it.
+            Some(entry) => self.store.write(key, entry.clone()) && self.store.stays(key, entry),
             None => {
                 self.store.remove(key);
                 true
@@ -243,7 +244,7 @@ impl Cache {
             }
         };
         // What has no room in memory is kept nowhere: it would be read again and again.
-        let fits = entry.filter(|entry| entry.weight(key) <= self.store.size);
+        let fits = entry.filter(|entry| entry.weight(key) <= self.store.sizes().values);
         self.behind.change(key, fits).await;
         hold.finish(entry)
     }

@@ -357,16 +357,10 @@ impl Disk {
     }
 
     fn send_purge(&self, record: Record<'_>, known: Arc<Known>) -> Option<oneshot::Receiver<()>> {
-        let (record, tag, at) = match record {
-            Record::Tag(tag, at) => (tag.to_vec(), true, at),
-            Record::Prefix(prefix, at) => (prefix.to_vec(), false, at),
-            Record::All(at) => (Vec::new(), false, at),
-        };
         let (done, kept) = oneshot::channel();
         let purging = Purging {
-            record,
-            tag,
-            at,
+            member: record.member(),
+            at: record.at(),
             known,
             done,
         };

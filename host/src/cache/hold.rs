@@ -151,6 +151,15 @@ mod tests {
 
     use super::{Hold, Landing, Store};
     use crate::cache::entry::{Entry, FOR_EVER};
+    use crate::cache::maps::Sizes;
+
+    fn sizes() -> Sizes {
+        Sizes {
+            values: 1 << 20,
+            newest: 1 << 17,
+            negatives: 1 << 17,
+        }
+    }
 
     fn entry(store: &Store) -> Arc<Entry> {
         Arc::new(Entry {
@@ -167,7 +176,7 @@ mod tests {
 
     #[test]
     fn one_holds_a_key_and_the_next_hears_of_its_end() {
-        let store = Arc::new(Store::new(1 << 20));
+        let store = Arc::new(Store::new(sizes()));
         let hold = Hold::take(&store, b"k").unwrap();
         let mut next = Hold::take(&store, b"k").unwrap_err();
         assert!(Hold::take(&store, b"other").is_ok());
@@ -182,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_hold_given_up_halfway_leaves_nothing() {
-        let store = Arc::new(Store::new(1 << 20));
+        let store = Arc::new(Store::new(sizes()));
         Hold::take(&store, b"k")
             .unwrap()
             .finish(Some(&entry(&store)));

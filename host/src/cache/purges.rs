@@ -38,6 +38,62 @@ pub(super) enum Record<'r> {
     Tag(&'r [u8], u64),
 }
 
+impl<'r> Record<'r> {
+    /// One of a kind, as [`kind`](Self::kind) writes it.
+    pub(super) fn new(kind: u8, text: &'r [u8], at: u64) -> Option<Self> {
+        Some(match kind {
+            b'a' => Self::All(at),
+            b'p' => Self::Prefix(text, at),
+            b't' => Self::Tag(text, at),
+            _ => return None,
+        })
+    }
+
+    /// The purge that a member of the record in Redis names.
+    pub(super) fn of_member(member: &'r [u8], at: u64) -> Option<Self> {
+        let (kind, text) = member.split_first()?;
+        Self::new(*kind, text, at)
+    }
+
+    /// It without its moment: its kind, then its text.
+    pub(super) fn member(self) -> Vec<u8> {
+        [&[self.kind()][..], self.text()].concat()
+    }
+
+    /// Its kind as a byte.
+    pub(super) fn kind(self) -> u8 {
+        match self {
+            Self::All(_) => b'a',
+            Self::Prefix(..) => b'p',
+            Self::Tag(..) => b't',
+        }
+    }
+
+    /// What keys begin with, or the tag.
+    pub(super) fn text(self) -> &'r [u8] {
+        match self {
+            Self::All(_) => &[],
+            Self::Prefix(text, _) | Self::Tag(text, _) => text,
+        }
+    }
+
+    /// Its moment.
+    pub(super) fn at(self) -> u64 {
+        match self {
+            Self::All(at) | Self::Prefix(_, at) | Self::Tag(_, at) => at,
+        }
+    }
+
+    /// Clocks differ: what this server asked for before it hears of a purge was asked for before it.
+    pub(super) fn heard(self, now: u64) -> Self {
+        match self {
+            Self::All(at) => Self::All(at),
+            Self::Prefix(text, at) => Self::Prefix(text, at.max(now)),
+            Self::Tag(text, at) => Self::Tag(text, at.max(now)),
+        }
+    }
+}
+
 impl Known {
     /// Takes one in.
     pub(super) fn add(&mut self, record: Record<'_>) {
@@ -138,7 +194,7 @@ impl Cache {
     /// moment, in milliseconds, up to which an answer was asked for before.
     pub async fn purge_answers(&self, purge: Purge<'_>) -> u64 {
         let now = time_cache::clock_ms();
-        let known = self.store.purges.add(purge.record(now));
+        let known = self.store.common.purges.add(purge.record(now));
         self.store.counters.count(Counter::Purges);
         self.behind.purge_answers(purge.record(now), known).await;
         now
@@ -152,7 +208,7 @@ impl Cache {
         tags: impl Iterator<Item = &'t [u8]>,
         begun: u64,
     ) -> bool {
-        self.store.purges.hit(key, tags, begun)
+        self.store.common.purges.hit(key, tags, begun)
     }
 }
 

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::Cache;
 use super::behind::Behind;
 use super::disk::{self, Disk};
+use super::maps::Sizes;
 use super::store::Store;
 use crate::config::model::{Cache as Config, DiskLevel};
 
@@ -67,18 +68,13 @@ impl Registry {
                 Some(level) if !self.dry => Some(self.disk(&config.name, level)?),
                 _ => None,
             };
+            let sizes = Sizes::of(config);
             let before = known.remove(&config.name);
             let store = match &before {
-                Some(open) if open.store.size == config.size => open.store.clone(),
-                _ => Arc::new(Store::new(config.size)),
+                Some(open) if open.store.sizes() == sizes => open.store.clone(),
+                Some(open) => Arc::new(open.store.resized(sizes)),
+                None => Arc::new(Store::new(sizes)),
             };
-            if let Some(open) = before
-                .as_ref()
-                .filter(|open| !Arc::ptr_eq(&open.store, &store))
-            {
-                // What the disk has was purged, too.
-                store.purges.inherit(&open.store.purges.known());
-            }
             let behind = match &before {
                 Some(open) if open.config == *config && open.behind.is_on(disk.as_ref()) => {
                     open.behind.clone()

@@ -128,7 +128,7 @@ impl Remote {
     ) -> Arc<Self> {
         Arc::new(Self {
             cache: config.name.clone(),
-            most: config.size,
+            most: store.sizes().values,
             node: feed::node(),
             store: Arc::downgrade(store),
             disk,
@@ -146,7 +146,6 @@ impl Remote {
     /// Whether it serves a configuration as it is.
     pub(super) fn serves(
         &self,
-        config: &Config,
         level: &RemoteLevel,
         store: &Arc<Store>,
         disk: Option<&Arc<Disk>>,
@@ -154,7 +153,7 @@ impl Remote {
         let place = Arc::as_ptr;
         let same = std::ptr::eq(self.store.as_ptr(), Arc::as_ptr(store))
             && self.disk.as_ref().map(place) == disk.map(place);
-        same && self.config == *level && self.most == config.size
+        same && self.config == *level && self.most == store.sizes().values
     }
 
     fn name(&self, kind: &str, key: &[u8]) -> Vec<u8> {

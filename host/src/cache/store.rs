@@ -7,16 +7,16 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::counters::{Counter, Counters};
-use super::entry::{Entry, FOR_EVER, Stamp};
+use super::counters::Counters;
+use super::entry::{Entry, Stamp};
 use super::flight::{Flying, Landing};
+use super::maps::{Maps, Sizes};
 use crate::time_cache;
 
 /// Counters of changes: a change of one key makes copies of one in so many others be read again.
@@ -27,9 +27,9 @@ const SHARDS: usize = 64;
 /// Flights by key.
 pub(super) type Board = HashMap<Box<[u8]>, Flying>;
 
-/// What all workers share of one cache.
-pub(super) struct Store {
-    values: moka::sync::Cache<Box<[u8]>, Arc<Entry>, RandomState>,
+/// What stays of one cache whatever becomes of its configuration.
+#[derive(Debug)]
+pub(super) struct Common {
     hasher: RandomState,
     slots: Box<[AtomicU64]>,
     /// When it was emptied last, in milliseconds since 1970; later when that happened twice in one.
@@ -43,53 +43,24 @@ pub(super) struct Store {
     flights: AtomicU64,
     /// Callers that wait now.
     pub(super) waiting: AtomicUsize,
-    pub(super) counters: Arc<Counters>,
-    pub(super) size: u64,
     pub(super) purges: super::purges::Purges,
+    /// The maps of all generations that live; more than one only while an older generation ends.
+    maps: Mutex<Vec<Weak<Maps>>>,
+    several: AtomicBool,
+}
+
+/// What all workers share of one cache.
+pub(super) struct Store {
+    pub(super) common: Arc<Common>,
+    pub(super) counters: Arc<Counters>,
+    maps: Arc<Maps>,
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store")
-            .field("values", &self.values.entry_count())
+            .field("values", &self.filled().0)
             .finish_non_exhaustive()
-    }
-}
-
-#[expect(clippy::disallowed_types, reason = "the map's own clock")]
-type Moment = std::time::Instant;
-
-/// Lets the map forget an entry when it is no good for anything any more.
-struct Keep;
-
-impl Keep {
-    fn left(entry: &Entry) -> Option<Duration> {
-        if entry.keep == FOR_EVER {
-            return None;
-        }
-        let left = entry.keep.saturating_sub(time_cache::clock_ms());
-        Some(Duration::from_millis(left))
-    }
-}
-
-impl moka::Expiry<Box<[u8]>, Arc<Entry>> for Keep {
-    fn expire_after_create(
-        &self,
-        _key: &Box<[u8]>,
-        entry: &Arc<Entry>,
-        _now: Moment,
-    ) -> Option<Duration> {
-        Self::left(entry)
-    }
-
-    fn expire_after_update(
-        &self,
-        _key: &Box<[u8]>,
-        entry: &Arc<Entry>,
-        _now: Moment,
-        _left: Option<Duration>,
-    ) -> Option<Duration> {
-        Self::left(entry)
     }
 }
 
@@ -101,21 +72,8 @@ pub(super) struct Place {
 }
 
 impl Store {
-    pub(super) fn new(size: u64) -> Self {
-        let counters = Arc::new(Counters::default());
-        let evicted = counters.clone();
-        let values = moka::sync::Cache::<Box<[u8]>, Arc<Entry>>::builder()
-            .max_capacity(size)
-            .weigher(|key, entry| u32::try_from(entry.weight(key)).unwrap_or(u32::MAX))
-            .eviction_listener(move |_, _, cause| {
-                if cause == moka::notification::RemovalCause::Size {
-                    evicted.count(Counter::Evictions);
-                }
-            })
-            .expire_after(Keep)
-            .build_with_hasher(RandomState::default());
-        Self {
-            values,
+    pub(super) fn new(sizes: Sizes) -> Self {
+        let common = Common {
             hasher: RandomState::default(),
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             epoch: AtomicU64::new(time_cache::clock_ms()),
@@ -125,10 +83,53 @@ impl Store {
             boards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             flights: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
-            counters,
-            size,
             purges: super::purges::Purges::default(),
+            maps: Mutex::default(),
+            several: AtomicBool::new(false),
+        };
+        Self::with(Arc::new(common), Arc::default(), sizes)
+    }
+
+    /// Empty maps of other sizes for the next generation; changes, flights and counts are the same ones, so
+    /// that what is changed by one generation is seen by the other.
+    pub(super) fn resized(&self, sizes: Sizes) -> Self {
+        Self::with(self.common.clone(), self.counters.clone(), sizes)
+    }
+
+    fn with(common: Arc<Common>, counters: Arc<Counters>, sizes: Sizes) -> Self {
+        let maps = Arc::new(Maps::new(sizes, &counters));
+        let mut all = common.maps.lock();
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&maps));
+        common.several.store(all.len() > 1, Ordering::SeqCst);
+        drop(all);
+        Self {
+            common,
+            counters,
+            maps,
         }
+    }
+
+    /// What other generations have of a key is none.
+    fn remove_elsewhere(&self, key: &[u8]) {
+        if !self.common.several.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut all = self.common.maps.lock();
+        all.retain(|other| other.strong_count() > 0);
+        self.common.several.store(all.len() > 1, Ordering::SeqCst);
+        let others: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
+        drop(all);
+        for other in others {
+            if !Arc::ptr_eq(&other, &self.maps) {
+                other.remove(key);
+            }
+        }
+    }
+
+    /// How much there may be.
+    pub(super) fn sizes(&self) -> Sizes {
+        self.maps.sizes
     }
 
     #[expect(
@@ -136,7 +137,7 @@ impl Store {
         reason = "parts of a hash, cut to their range"
     )]
     pub(super) fn place(&self, key: &[u8]) -> Place {
-        let hash = self.hasher.hash_one(key);
+        let hash = self.common.hasher.hash_one(key);
         Place {
             slot: (hash as usize % SLOTS) as u32,
             shard: (hash >> 32) as usize % SHARDS,
@@ -144,15 +145,15 @@ impl Store {
     }
 
     pub(super) fn board(&self, place: Place) -> MutexGuard<'_, Board> {
-        self.boards[place.shard].lock()
+        self.common.boards[place.shard].lock()
     }
 
     pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::SeqCst)
+        self.common.epoch.load(Ordering::SeqCst)
     }
 
     pub(super) fn trust(&self) -> u64 {
-        self.trust.load(Ordering::SeqCst)
+        self.common.trust.load(Ordering::SeqCst)
     }
 
     /// Changes that other servers made may have been missed. `emptied`: what they share has been emptied,
@@ -160,14 +161,14 @@ impl Store {
     pub(super) fn distrust(&self, emptied: bool) {
         let now = time_cache::clock_ms().max(self.trust() + 1);
         if emptied {
-            self.emptied.store(now, Ordering::SeqCst);
+            self.common.emptied.store(now, Ordering::SeqCst);
         }
-        self.trust.store(now, Ordering::SeqCst);
+        self.common.trust.store(now, Ordering::SeqCst);
     }
 
     /// Whether what servers share was emptied after an entry of this trust.
     pub(super) fn emptied_since(&self, trust: u64) -> bool {
-        self.emptied.load(Ordering::SeqCst) > trust
+        self.common.emptied.load(Ordering::SeqCst) > trust
     }
 
     /// The time of a change; no two have the same.
@@ -175,7 +176,7 @@ impl Store {
         let now = time_cache::clock_ms();
         let next = |last: u64| Some(now.max(last + 1));
         let (take, look) = (Ordering::SeqCst, Ordering::SeqCst);
-        match self.written.fetch_update(take, look, next) {
+        match self.common.written.fetch_update(take, look, next) {
             Ok(last) | Err(last) => now.max(last + 1),
         }
     }
@@ -212,7 +213,7 @@ impl Store {
 
     /// Changes of a slot so far; no number comes twice, because all parts only grow.
     pub(super) fn version(&self, slot: u32) -> Option<u64> {
-        let changes = self.slots.get(slot as usize)?.load(Ordering::SeqCst);
+        let changes = self.common.slots.get(slot as usize)?.load(Ordering::SeqCst);
         Some(
             changes
                 .wrapping_add(self.epoch())
@@ -222,7 +223,7 @@ impl Store {
 
     /// A change is seen by all when this returns.
     pub(super) fn changed(&self, slot: u32) {
-        if let Some(slot) = self.slots.get(slot as usize) {
+        if let Some(slot) = self.common.slots.get(slot as usize) {
             slot.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -238,22 +239,24 @@ impl Store {
 
     /// What is under a key, in time or not.
     pub(super) fn read(&self, key: &[u8]) -> Option<Arc<Entry>> {
-        let entry = self.values.get(key)?;
+        let entry = self.maps.read(key)?;
         (entry.epoch == self.epoch()).then_some(entry)
     }
 
     /// Whether it fits at all; what does not is taken away, for it would be an older value.
     pub(super) fn write(&self, key: &[u8], entry: Arc<Entry>) -> bool {
-        if entry.weight(key) > self.size {
-            self.values.invalidate(key);
-            return false;
-        }
-        self.values.insert(key.into(), entry);
-        true
+        self.remove_elsewhere(key);
+        self.maps.write(key, entry)
+    }
+
+    /// Whether something that was just written stays until there is newer.
+    pub(super) fn stays(&self, key: &[u8], entry: &Entry) -> bool {
+        self.maps.stays(key, entry)
     }
 
     pub(super) fn remove(&self, key: &[u8]) {
-        self.values.invalidate(key);
+        self.remove_elsewhere(key);
+        self.maps.remove(key);
     }
 
     /// The epoch that begins with an emptying.
@@ -263,20 +266,26 @@ impl Store {
 
     /// Nothing that was stored before is seen after this; its memory is freed bit by bit.
     pub(super) fn empty(&self, epoch: u64) {
-        let before = self.epoch.fetch_max(epoch, Ordering::SeqCst);
+        let before = self.common.epoch.fetch_max(epoch, Ordering::SeqCst);
         if before >= epoch {
             // Another emptied it at the same time: what came between is of neither's epoch.
-            self.epoch.fetch_add(1, Ordering::SeqCst);
+            self.common.epoch.fetch_add(1, Ordering::SeqCst);
         }
-        self.values.invalidate_all();
+        self.maps.empty();
     }
 
     pub(super) fn next_flight(&self) -> u64 {
-        self.flights.fetch_add(1, Ordering::Relaxed)
+        self.common.flights.fetch_add(1, Ordering::Relaxed)
     }
 
     /// How many values there are, and their bytes: an estimate.
     pub(super) fn filled(&self) -> (u64, u64) {
-        (self.values.entry_count(), self.values.weighted_size())
+        self.maps.filled()
+    }
+
+    /// Does now what the maps do by and by.
+    #[cfg(test)]
+    pub(super) fn settle(&self) {
+        self.maps.settle();
     }
 }

@@ -21,6 +21,7 @@ fn config() -> Config {
         name: "test".to_owned(),
         items: 10,
         size: 1 << 20,
+        negative: 128 << 10,
         ttl: 30_000,
         negative_ttl: 5_000,
         stale: 0,
@@ -91,7 +92,7 @@ async fn one_flight_for_ten_thousand() {
             tokio::task::spawn(async move { hit(get(&cache, "k").await).value })
         })
         .collect();
-    while cache.store.waiting.load(Ordering::Relaxed) < 10_000 {
+    while cache.store.common.waiting.load(Ordering::Relaxed) < 10_000 {
         tokio::task::yield_now().await;
     }
     cache.fill(&mut ticket, value("v"), None).await.unwrap();
@@ -316,7 +317,7 @@ async fn negative_values_for_ever_and_too_large_ones() {
         .await
         .unwrap();
     let refused = cache.set(b"big", Some(big), Options::default()).await;
-    assert_eq!(refused.unwrap_err(), CacheError::TooLarge(1 << 20));
+    assert_eq!(refused.unwrap_err(), CacheError::TooLarge(768 << 10));
     assert!(cache.peek(b"big", true).is_none(), "an older value stays");
     for key in [&b""[..], &[b'x'; 65_536]] {
         assert_eq!(cache.delete(key).await, Err(CacheError::InvalidKey));
@@ -327,6 +328,7 @@ async fn negative_values_for_ever_and_too_large_ones() {
 fn a_flood_of_negative_values_leaves_what_is_used() {
     let cache = cache(&Config {
         size: 64 << 10,
+        negative: 8 << 10,
         ..config()
     });
     let keys: Vec<_> = (0..50).map(|n| format!("product {n}")).collect();
@@ -349,6 +351,77 @@ fn a_flood_of_negative_values_leaves_what_is_used() {
     assert!(count(&cache, "evictions") > 10_000);
 }
 
+/// Reads the products ten times each, so that they are what is used.
+fn warm(cache: &Cache, keys: &[String]) {
+    for key in keys {
+        done(cache.set(key.as_bytes(), value(&"v".repeat(500)), Options::default())).unwrap();
+    }
+    for _ in 0..10 {
+        for key in keys {
+            assert!(cache.hit(key.as_bytes()).is_some());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flood_that_ages_all_frequencies_takes_no_value() {
+    let cache = cache(&config());
+    let keys: Vec<_> = (0..1000).map(|n| format!("product {n}")).collect();
+    warm(&cache, &keys);
+    for n in 0..40_000 {
+        let mut ticket = miss(get(&cache, &format!("no such thing {n}")).await);
+        cache.fill(&mut ticket, None, None).await.unwrap();
+    }
+    let live = keys
+        .iter()
+        .filter(|key| cache.hit(key.as_bytes()).is_some());
+    assert_eq!(live.count(), 1000);
+    let newest = hit(get(&cache, "no such thing 39999").await);
+    assert!(newest.value.is_none());
+    assert!(count(&cache, "l2_bytes") <= 1 << 20);
+}
+
+#[test]
+fn what_was_just_set_is_there_however_full_the_level_is() {
+    let cache = cache(&config());
+    let keys: Vec<_> = (0..1000).map(|n| format!("product {n}")).collect();
+    warm(&cache, &keys);
+    for n in 0..300 {
+        let key = format!("new {n}");
+        done(cache.set(key.as_bytes(), value("v"), Options::default())).unwrap();
+        cache.store.settle();
+        assert!(cache.hit(key.as_bytes()).is_some(), "{key}");
+    }
+    // What has no room among the newest is refused by an error.
+    let large = Some(Bytes::from(vec![0; 300 << 10]));
+    let refused = done(cache.set(b"large", large.clone(), Options::default()));
+    assert!(
+        matches!(refused, Err(CacheError::TooLarge(_))),
+        "{refused:?}"
+    );
+    assert!(cache.peek(b"large", true).is_none());
+    let empty = self::cache(&config());
+    done(empty.set(b"large", large, Options::default())).unwrap();
+    empty.store.settle();
+    assert!(empty.hit(b"large").is_some());
+}
+
+#[tokio::test]
+async fn nothing_has_more_time_left_than_its_ttl() {
+    let cache = cache(&config());
+    time_cache::update();
+    // This thread's own time stands still meanwhile, as it does while a handler computes.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    cache
+        .set(b"k", value("v"), Options::default())
+        .await
+        .unwrap();
+    for found in [cache.peek(b"k", false), cache.hit(b"k")] {
+        let left = found.unwrap().remaining.unwrap();
+        assert!(left <= 30_000, "{left}");
+    }
+}
+
 #[tokio::test]
 async fn a_ttl_is_cut_at_random_and_never_to_for_ever() {
     let cache = cache(&Config {
@@ -367,7 +440,7 @@ async fn a_ttl_is_cut_at_random_and_never_to_for_ever() {
             .unwrap()
             .remaining
             .unwrap();
-        assert!((14_000..=30_001).contains(&left), "{left}");
+        assert!((14_000..=30_000).contains(&left), "{left}");
         ends.insert(left);
         let brief = Options {
             ttl: Some(1),

@@ -214,7 +214,7 @@ fn a_value_over_the_capacity_is_used_and_not_stored() {
     assert!(text.contains("Level::Callback"), "{text}");
     assert_eq!(ask(&server, "/peek"), "nothing");
     let text = ask(&server, &format!("/set?value={long}"));
-    assert_eq!(text, "Err(CacheError::TooLarge(8192))");
+    assert_eq!(text, "Err(CacheError::TooLarge(6144))");
     assert_eq!(ask(&server, "/counter?key=too_large"), "2");
 }
 

@@ -109,6 +109,10 @@ fn values_that_cannot_be() {
         &with_server("[[route]]\npath = \"/\"\nmethods = [\"GE T\"]\nrespond = { status = 200 }\n"),
         &[r"phasor\.toml:5"],
     );
+    refused(
+        &with_server("[cache.things]\nl2 = { size = \"1m\", negative = \"600k\" }\n"),
+        &[r"phasor\.toml:3", "more than half"],
+    );
 }
 
 #[test]

@@ -20,14 +20,9 @@ pub(super) struct PurgeLog {
 }
 
 fn encode(record: Record<'_>) -> Vec<u8> {
-    let (kind, text, at) = match record {
-        Record::All(at) => (b'a', &[][..], at),
-        Record::Prefix(text, at) => (b'p', text, at),
-        Record::Tag(text, at) => (b't', text, at),
-    };
-    let mut body = vec![kind];
-    body.extend_from_slice(&at.to_be_bytes());
-    body.extend_from_slice(text);
+    let mut body = vec![record.kind()];
+    body.extend_from_slice(&record.at().to_be_bytes());
+    body.extend_from_slice(record.text());
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(HEAD + body.len());
     bytes.extend_from_slice(&length.to_be_bytes());
@@ -46,12 +41,7 @@ fn decode(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     }
     let at = u64::from_be_bytes(body.get(1..9)?.try_into().ok()?);
     let text = body.get(9..)?;
-    let record = match body[0] {
-        b'a' => Record::All(at),
-        b'p' => Record::Prefix(text, at),
-        b't' => Record::Tag(text, at),
-        _ => return None,
-    };
+    let record = Record::new(body[0], text, at)?;
     Some((record, &bytes[HEAD + length..]))
 }
 

@@ -66,8 +66,8 @@ impl Write {
 
 /// A purge of answers, which is acknowledged.
 pub(super) struct Purging {
-    pub(super) record: Vec<u8>,
-    pub(super) tag: bool,
+    /// What it is, without its moment.
+    pub(super) member: Vec<u8>,
     pub(super) at: u64,
     pub(super) known: Arc<Known>,
     pub(super) done: oneshot::Sender<()>,

@@ -432,18 +432,14 @@ async fn keep_purges(
     while let Some(purge) = purging.recv().await {
         let log = log.clone();
         let Purging {
-            record,
-            tag,
+            member,
             at,
             known,
             done,
         } = purge;
-        let kept = on_disk(shared, move |_| {
-            let record = match tag {
-                true => Record::Tag(&record, at),
-                false => Record::Prefix(&record, at),
-            };
-            log.lock().add(record, &known)
+        let kept = on_disk(shared, move |_| match Record::of_member(&member, at) {
+            Some(record) => log.lock().add(record, &known),
+            None => Ok(()),
         });
         if let Err(error) = kept.await {
             add(&shared.counts.errors, 1);

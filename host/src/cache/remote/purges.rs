@@ -20,37 +20,6 @@ use crate::time_cache;
 /// Records that are sent at a time.
 const BATCH: usize = 64;
 
-/// A purge as Redis keeps it, without its moment: its kind, then its text.
-pub(super) fn member(record: Record<'_>) -> Vec<u8> {
-    let (kind, text) = match record {
-        Record::All(_) => (b'a', &[][..]),
-        Record::Prefix(text, _) => (b'p', text),
-        Record::Tag(text, _) => (b't', text),
-    };
-    [&[kind][..], text].concat()
-}
-
-/// The purge that a member names.
-pub(super) fn record(member: &[u8], at: u64) -> Option<Record<'_>> {
-    let (kind, text) = member.split_first()?;
-    Some(match kind {
-        b'a' => Record::All(at),
-        b'p' => Record::Prefix(text, at),
-        b't' => Record::Tag(text, at),
-        _ => return None,
-    })
-}
-
-/// Clocks differ: what this server asked for before it hears of a purge was asked for before it.
-fn heard_now(record: Record<'_>) -> Record<'_> {
-    let now = time_cache::clock_ms();
-    match record {
-        Record::All(at) => Record::All(at),
-        Record::Prefix(text, at) => Record::Prefix(text, at.max(now)),
-        Record::Tag(text, at) => Record::Tag(text, at.max(now)),
-    }
-}
-
 impl Remote {
     /// The newest number is in it, beside the moments.
     pub(super) fn purged_key(&self) -> Vec<u8> {
@@ -64,8 +33,7 @@ impl Remote {
     /// Tells the other servers, and those that come later.
     pub(in crate::cache) async fn purge_answers(self: &Arc<Self>, record: Record<'_>) {
         self.follow();
-        let (Record::All(at) | Record::Prefix(_, at) | Record::Tag(_, at)) = record;
-        let member = member(record);
+        let (member, at) = (record.member(), record.at());
         if let Err(error) = self.send_answers(&member, at, true).await {
             self.failed(
                 "a purge of answers was not told to other servers yet",
@@ -118,8 +86,8 @@ impl Remote {
         let Some((at, member)) = rest.split_first_chunk::<8>() else {
             return;
         };
-        if let Some(record) = record(member, u64::from_be_bytes(*at)) {
-            self.take_in(&[heard_now(record)]);
+        if let Some(record) = Record::of_member(member, u64::from_be_bytes(*at)) {
+            self.take_in(&[record.heard(time_cache::clock_ms())]);
             self.is_next(u64::from_be_bytes(*number));
         }
     }
@@ -134,7 +102,7 @@ impl Remote {
         for record in records {
             new.add(*record);
         }
-        let known = store.purges.inherit(&new);
+        let known = store.common.purges.inherit(&new);
         if let Some(disk) = &self.disk {
             for record in new.records() {
                 disk.note_purge(record, known.clone());
@@ -163,14 +131,14 @@ impl Remote {
         let records: Vec<_> = parts
             .chunks_exact(2)
             .filter_map(|pair| match pair {
-                [Value::BulkString(member), at] => record(member, count(at)),
+                [Value::BulkString(member), at] => Record::of_member(member, count(at)),
                 _ => None,
             })
             .filter(|record| self.is_news(*record))
             // A server that has just started has asked for nothing yet.
             .map(|record| match before {
                 0 => record,
-                _ => heard_now(record),
+                _ => record.heard(time_cache::clock_ms()),
             })
             .collect();
         if !records.is_empty() {
@@ -183,19 +151,18 @@ impl Remote {
 
     fn is_news(&self, record: Record<'_>) -> bool {
         let store = self.store.upgrade();
-        store.is_some_and(|store| !store.purges.known().has(record))
+        store.is_some_and(|store| !store.common.purges.known().has(record))
     }
 
     /// Compares with the newest number of Redis; one that was emptied gets back what is known here.
     pub(super) async fn compare_purges(&self, emptied: bool) -> Result<(), RedisError> {
         if emptied && let Some(store) = self.store.upgrade() {
             self.purged.store(0, Ordering::SeqCst);
-            let known = store.purges.known();
+            let known = store.common.purges.known();
             let all: Vec<_> = known.records().collect();
             for some in all.chunks(BATCH) {
                 let sends = some.iter().map(|record| {
-                    let (Record::All(at) | Record::Prefix(_, at) | Record::Tag(_, at)) = *record;
-                    let member = member(*record);
+                    let (member, at) = (record.member(), record.at());
                     async move { self.send_answers(&member, at, false).await }
                 });
                 futures_util::future::try_join_all(sends).await?;

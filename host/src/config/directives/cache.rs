@@ -104,15 +104,27 @@ static L1: Table = Table {
 static L2: Table = Table {
     title: "[cache.NAME] l2",
     doc: "Bytes in the process's memory.",
-    directives: &[Directive::new(
-        "size",
-        Kind::Size {
-            min: 8 << 10,
-            max: 1 << 40,
-        },
-        "Its memory; when it is full, what is seldom used goes.",
-    )
-    .default("\"64m\"")],
+    directives: &[
+        Directive::new(
+            "size",
+            Kind::Size {
+                min: 8 << 10,
+                max: 1 << 40,
+            },
+            "Its memory; when it is full, what is seldom used goes. An eighth of it is for what was \
+             written last.",
+        )
+        .default("\"64m\""),
+        Directive::new(
+            "negative",
+            Kind::Size {
+                min: 1 << 10,
+                max: 1 << 39,
+            },
+            "The part of `size` for the keys that have no value; when it is full, the one that was not \
+             asked for the longest goes. An eighth of `size` where it is absent; half of it at most.",
+        ),
+    ],
 };
 
 static DISK: Table = Table {

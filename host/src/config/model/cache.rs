@@ -15,6 +15,8 @@ pub struct Cache {
     pub items: u32,
     /// Bytes in the process.
     pub size: u64,
+    /// Those of them that are for what there is no value for.
+    pub negative: u64,
     /// How long a value lives; 0 is for ever.
     pub ttl: u64,
     /// How long the lack of one lives; 0 is for ever.

@@ -21,7 +21,12 @@ impl Resolver<'_, '_> {
                     .table("l3")
                     .and_then(|l3| self.remote_level(&entry.name, l3, redis));
                 let levels = Behind { disk, l3 };
-                caches.push(one_cache(entry, fields, levels));
+                let cache = one_cache(entry, fields, levels);
+                if cache.negative > cache.size / 2 {
+                    let message = "`l2`: `negative` is more than half of `size`";
+                    self.error(&entry.span, message.to_owned());
+                }
+                caches.push(cache);
             }
         }
         caches
@@ -104,6 +109,11 @@ impl Resolver<'_, '_> {
     }
 }
 
+/// What keys without a value may take where nobody says it.
+fn negative_part(size: u64) -> u64 {
+    size / 8
+}
+
 pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -119,6 +129,7 @@ pub(super) fn add_those_of_dicts(caches: &mut Vec<Cache>, dicts: &[SharedDict]) 
             name: dict.name.clone(),
             items: 100,
             size: dict.size.try_into().unwrap_or(u64::MAX),
+            negative: negative_part(dict.size.try_into().unwrap_or(u64::MAX)),
             ttl: 30_000,
             negative_ttl: 5_000,
             stale: 0,
@@ -146,10 +157,12 @@ fn one_cache(entry: &Entry, fields: &Fields, levels: Behind) -> Cache {
     let l1 = fields.table("l1").unwrap_or(&empty);
     let l2 = fields.table("l2").unwrap_or(&empty);
     let count = |fields: &Fields, name: &str| fields.integer(name).unwrap_or(0);
+    let size = l2.size("size").unwrap_or(0);
     Cache {
         name: entry.name.clone(),
         items: u32::try_from(count(l1, "items")).unwrap_or(0),
-        size: l2.size("size").unwrap_or(0),
+        size,
+        negative: l2.size("negative").unwrap_or(negative_part(size)),
         ttl: millis(fields.time("ttl")),
         negative_ttl: millis(fields.time("negative_ttl")),
         stale: millis(fields.time("stale")),
