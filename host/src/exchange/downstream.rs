@@ -51,6 +51,12 @@ impl Downstream {
         self.asked && self.traffic.is_none()
     }
 
+    /// Whether the connection has left HTTP.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.traffic.is_some()
+    }
+
     /// Whether no head goes out before.
     #[must_use]
     pub fn headless(&self) -> bool {

@@ -205,7 +205,7 @@ impl Instance {
         state.memory.refused = false;
         let result = {
             let call = std::pin::pin!(handler.call_async(&mut self.store, parameters));
-            guarded(id, Metered::new(call, self.budget)).await?
+            guarded(id, Metered::new(call, id, self.budget)).await?
         };
         match result {
             Ok((Ok(value),)) => Ok(value),

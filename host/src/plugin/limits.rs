@@ -4,6 +4,9 @@
 //! Only time in which the guest runs counts, and only processor time: on a busy machine a call does
 //! not pay for its neighbours. The clock costs a system call, so that a poll of a call begins to count
 //! at its first tick: what ends before the next tick is not counted.
+//!
+//! A connection that has left HTTP may live for days: there the budget is for what its handler does
+//! between two waits.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -15,6 +18,7 @@ use std::time::Duration;
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::api::HostState;
+use crate::exchange::{self, ExchangeId};
 use crate::time_cache;
 
 /// The length of a tick: a busy guest holds its worker that long. Shorter costs wake-ups of an idle
@@ -32,6 +36,8 @@ thread_local! {
     static USED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     /// What the current call may use.
     static BUDGET: Cell<Duration> = const { Cell::new(Duration::MAX) };
+    /// The guest was interrupted to let others run: it does not wait for anything.
+    static SLICED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Counts one tick; the ticker calls it just before it moves the engines' epoch.
@@ -75,6 +81,7 @@ pub fn slice(store: &mut Store<HostState>) {
         if USED.get() > BUDGET.get() {
             return Err(wasmtime::Error::new(BudgetGone));
         }
+        SLICED.set(true);
         Ok(UpdateDeadline::Yield(1))
     });
 }
@@ -94,17 +101,21 @@ fn count() -> bool {
 /// A call with its CPU account.
 pub struct Metered<F> {
     call: F,
+    exchange: ExchangeId,
     used: Duration,
     budget: Duration,
+    sliced: bool,
 }
 
 impl<F> Metered<F> {
-    /// A call that may use `budget` of processor time.
-    pub fn new(call: F, budget: Duration) -> Self {
+    /// A call for an exchange that may use `budget` of processor time.
+    pub fn new(call: F, exchange: ExchangeId, budget: Duration) -> Self {
         Self {
             call,
+            exchange,
             used: Duration::ZERO,
             budget,
+            sliced: false,
         }
     }
 }
@@ -113,18 +124,28 @@ impl<F: Future + Unpin> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let outer = (SEEN.get(), USED.get(), BUDGET.get());
+        let outer = (SEEN.get(), USED.get(), BUDGET.get(), SLICED.get());
+        // It has waited, and now goes on.
+        if !self.sliced
+            && self.used > Duration::ZERO
+            && exchange::try_with(self.exchange, |x| x.downstream.has_left()) == Some(true)
+        {
+            self.used = Duration::ZERO;
+        }
         SEEN.set(None);
         USED.set(self.used);
         BUDGET.set(self.budget);
+        SLICED.set(false);
         let result = Pin::new(&mut self.call).poll(cx);
         if SEEN.get().is_some() {
             count();
         }
         self.used = USED.get();
+        self.sliced = SLICED.get();
         SEEN.set(outer.0);
         USED.set(outer.1);
         BUDGET.set(outer.2);
+        SLICED.set(outer.3);
         result
     }
 }

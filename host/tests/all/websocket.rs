@@ -36,11 +36,7 @@ impl Peer {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{more}\r\n"
-        )
-        .unwrap();
+        stream.write_all(handshake(path, more).as_bytes()).unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -95,8 +91,15 @@ impl Peer {
     }
 }
 
+/// A client's request to switch over; `more` are header lines.
+pub(crate) fn handshake(path: &str, more: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{more}\r\n"
+    )
+}
+
 /// A masked frame.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     match payload.len() {
         short @ 0..=125 => out.push(0x80 | u8::try_from(short).unwrap()),
@@ -347,4 +350,55 @@ fn silence_has_an_end() {
     server.wait_log("ended: failed to receive the first 2 bytes: closed", mark);
     server.wait_log("over: 101", mark);
     server.stop(Signal::QUIT);
+}
+
+/// `burn` works for a while, `loop` without end.
+const BURNER: &str = r#"
+[server]
+workers = 1
+[plugin.lua]
+limits = { cpu = "300ms" }
+[plugin.rust]
+component = "{guests}/upgrade.wasm"
+limits = { cpu = "300ms" }
+[[route]]
+path = "/ws"
+lua.content = """
+local wb = require('resty.websocket.server'):new()
+-- Another thread's waits are no relief for a loop.
+ngx.thread.spawn(function() while true do ngx.sleep(0.001) end end)
+while true do
+  local data, kind, err = wb:recv_frame()
+  if not data then return end
+  local sum = 0
+  for n = 1, data == 'loop' and math.huge or 500000 do sum = sum + n % 7 end
+  wb:send_text(data)
+end
+"""
+[[route]]
+path = "/*"
+content = "rust"
+"#;
+
+#[test]
+fn a_cpu_budget_is_for_what_is_done_between_two_waits() {
+    let server = Server::start(BURNER, &[]);
+    let mut peer = Peer::open(server.port(), "/ws", "");
+    let mut lines = Peer::open(server.port(), "/burn", "");
+    // All together is more than the budget.
+    for _ in 0..100 {
+        peer.echoes("burn");
+        lines.raw(b"burn");
+        assert_eq!(lines.exactly(4), b"burn");
+    }
+    // Who does not wait comes to his end, and meanwhile others are served.
+    let mark = server.mark();
+    peer.send(TEXT, b"loop");
+    lines.raw(b"loop");
+    peer.rest();
+    assert_eq!(lines.rest(), b"");
+    server.wait_log("cpu budget of 300 ms exceeded", mark);
+    server.wait_log(r"the CPU budget of 300 ms \(limits.cpu\) is used up", mark);
+    Peer::open(server.port(), "/ws", "").echoes("burn");
+    server.stop(Signal::TERM);
 }

@@ -1,7 +1,8 @@
 //! The CPU budget of a handler, in processor time of the worker's thread: what else the machine does
 //! is not its fault. A hook counts instructions, C loops count their own work. A busy
 //! coroutine lets others run after a slice; one whose budget is spent gets an error that it cannot
-//! keep from ending it.
+//! keep from ending it. Where the connection has left HTTP, which may last for days, the budget is
+//! each light thread's, for what it does between two waits.
 #![expect(unsafe_code, reason = "called by Lua's hook")]
 
 use crate::bindings::phasor::plugin::time;
@@ -81,8 +82,7 @@ unsafe fn check(l: *mut State, in_hook: bool) {
         }
         return;
     };
-    // The light threads of a handler share its budget.
-    let Some(root) = vm.current_root() else {
+    let Some(payer) = vm.payer() else {
         return;
     };
     // SAFETY: `l` is the running coroutine.
@@ -99,12 +99,13 @@ unsafe fn check(l: *mut State, in_hook: bool) {
             return;
         }
         let ran = now.saturating_sub(vm.budget.since);
-        if root.spent + ran > vm.program.limits.cpu_ms * 1_000_000 {
+        if payer.spent + ran > vm.program.limits.cpu_ms * 1_000_000 {
             task.dying = Dying::Budget;
             die(l);
         }
         if in_hook && ran > SLICE && wait::can_wait(l) {
             wait::requeue(task);
+            task.sliced = true;
             wait::suspend(l, 0, None);
         }
     }

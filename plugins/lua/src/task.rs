@@ -68,7 +68,10 @@ pub(crate) struct Task {
     pub(crate) live: bool,
     /// Counts uses of the slot, so that a late wake-up finds nobody.
     pub(crate) dying: Dying,
+    /// Processor time against the budget; a light thread's counts when the connection has left HTTP.
     pub(crate) spent: u64,
+    /// It was interrupted to let others run, and waits for nothing.
+    pub(crate) sliced: bool,
     /// Memory that it and its light threads have taken and not given back.
     pub(crate) memory: isize,
     pub(crate) message: Vec<u8>,
@@ -143,6 +146,7 @@ fn place(free: Option<u32>, kind: Kind, phase: Phase, job: *mut Job) -> &'static
             live: false,
             dying: Dying::No,
             spent: 0,
+            sliced: false,
             memory: 0,
             message: Vec::new(),
             token: NONE,
@@ -172,6 +176,7 @@ fn place(free: Option<u32>, kind: Kind, phase: Phase, job: *mut Job) -> &'static
     task.live = true;
     task.dying = Dying::No;
     task.spent = 0;
+    task.sliced = false;
     task.memory = 0;
     task.token = NONE;
     task.exit = Exit::Returned;
@@ -229,6 +234,12 @@ impl Task {
         }
     }
 
+    /// Whether its connection is not HTTP's any more.
+    pub(crate) fn has_left_http(&self) -> bool {
+        // SAFETY: jobs are boxed and never freed.
+        !self.job.is_null() && unsafe { (*self.job).raw }
+    }
+
     /// Runs until the end, a wait or an error. Function and arguments (at first) or results lie on
     /// the stack of the coroutine that goes on. An entry task has ended when its threads have, too.
     pub(crate) unsafe fn resume(&mut self, results: c_int) -> Progress {
@@ -236,6 +247,9 @@ impl Task {
         let outer = (vm.task, ffi::globals(), vm.blocked, vm.budget);
         self.pending = std::ptr::null_mut();
         let seen = vm.budget.is_of(vm.switches);
+        if !std::mem::take(&mut self.sliced) && self.has_left_http() {
+            self.spent = 0;
+        }
         let root = vm.tasks[self.root as usize];
         vm.task = self.number;
         // SAFETY: tasks are boxed and never freed.
@@ -248,7 +262,12 @@ impl Task {
         // SAFETY: as above.
         unsafe {
             (*root).memory = crate::alloc::charge(charged);
-            (*root).spent += crate::budget::stopped();
+            let payer = if self.has_left_http() {
+                std::ptr::from_mut(self)
+            } else {
+                root
+            };
+            (*payer).spent += crate::budget::stopped();
         }
         vm.task = outer.0;
         vm.blocked = outer.2;

@@ -149,6 +149,15 @@ impl Vm {
         Some(unsafe { &mut *task })
     }
 
+    /// The task against whose budget the running one works: light threads share their entry task's,
+    /// until the connection leaves HTTP.
+    pub(crate) fn payer(&mut self) -> Option<&'static mut Task> {
+        match self.current() {
+            Some(task) if task.has_left_http() => Some(task),
+            _ => self.current_root(),
+        }
+    }
+
     /// The job of the running task, if it has one.
     pub(crate) fn current_job(&mut self) -> Option<&'static mut Job> {
         let job = self.current()?.job;

@@ -233,7 +233,12 @@ static LIMITS: Table = Table {
             },
             "Memory of an instance; \"64m\" when absent, \"256m\" for a Lua plugin or another reactor.",
         ),
-        Directive::new("cpu", TIMEOUT, "CPU time of one call of a handler.").default("\"50ms\""),
+        Directive::new(
+            "cpu",
+            TIMEOUT,
+            "CPU time of one call of a handler; where the connection has left HTTP (a WebSocket), between two of its waits.",
+        )
+        .default("\"50ms\""),
         Directive::new(
             "deadline",
             TIMEOUT,

@@ -25,6 +25,28 @@ async fn echo() -> Verdict {
     Verdict::Done
 }
 
+/// Works for a while for whatever it receives, and for `loop` without end.
+async fn burn() -> Verdict {
+    let Ok(client) = downstream::upgrade("lines", &[]).await else {
+        return Verdict::Exit(426);
+    };
+    while let Ok(bytes) = client.receive(4096).await {
+        let turns = if bytes == b"loop" {
+            u64::MAX
+        } else {
+            10_000_000
+        };
+        let mut sum = 0_u64;
+        for turn in 0..turns {
+            sum = core::hint::black_box(sum.wrapping_mul(31).wrapping_add(turn));
+        }
+        if client.send(&bytes).await.is_err() {
+            break;
+        }
+    }
+    Verdict::Done
+}
+
 async fn headless() -> Verdict {
     let Ok(client) = downstream::take().await else {
         return Verdict::Exit(500);
@@ -51,6 +73,7 @@ async fn body() -> Verdict {
 async fn content(request: &Request) -> Verdict {
     match request.path().as_str() {
         "/echo" => echo().await,
+        "/burn" => burn().await,
         "/headless" => headless().await,
         _ => body().await,
     }
