@@ -205,6 +205,10 @@ const GREEDY: &[(&str, &str)] = &[
         "print",
         "local t = { ('x'):rep(1e4) } for _ = 1, 30 do t = { t, t } end ngx.print(t)",
     ),
+    (
+        "send",
+        "local s = ngx.socket.tcp() s:connect('127.0.0.1', ngx.var.server_port) local t = { ('x'):rep(1e4) } for _ = 1, 30 do t = { t, t } end s:send(t)",
+    ),
     ("gsub", "ngx.re.gsub(('x'):rep(1e6), '', ('y'):rep(1e3))"),
     (
         "body",

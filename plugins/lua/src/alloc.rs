@@ -159,6 +159,18 @@ pub(crate) unsafe fn demand_in(l: *mut State, buffer: &mut Vec<u8>, more: usize)
     }
 }
 
+/// Makes room in a buffer for bytes that will be appended; false when there is none. For who must let
+/// go of the buffer before he raises.
+pub(crate) fn make_room(buffer: &mut Vec<u8>, more: usize) -> bool {
+    if buffer.capacity() - buffer.len() >= more {
+        return true;
+    }
+    let grown = (buffer.capacity() * 2).max(buffer.len() + more);
+    // SAFETY: an instance has one thread.
+    let refused = running() && unsafe { account().refuses(grown) };
+    !refused && buffer.try_reserve(more).is_ok()
+}
+
 /// Outside of tasks an error has nobody to catch it, so the reserve may be used.
 fn running() -> bool {
     crate::vm::is_set() && crate::vm::vm().task != NONE

@@ -14,9 +14,13 @@ unsafe fn flatten(l: *mut State, index: c_int, out: &mut Vec<u8>, depth: u32) ->
         match ffi::lua_type(l, index) {
             ffi::TSTRING | ffi::TNUMBER => {
                 ffi::lua_pushvalue(l, index);
-                out.extend_from_slice(ffi::to_bytes(l, -1).unwrap_or_default());
+                let bytes = ffi::to_bytes(l, -1).unwrap_or_default();
+                let fits = crate::alloc::make_room(out, bytes.len());
+                if fits {
+                    out.extend_from_slice(bytes);
+                }
                 ffi::pop(l, 1);
-                Ok(())
+                if fits { Ok(()) } else { Err(Bad::Memory) }
             }
             ffi::TNIL => {
                 out.extend_from_slice(b"nil");
@@ -56,6 +60,8 @@ enum Bad {
     NoArray,
     /// A type, and how deep it was found.
     Type(c_int, u32),
+    /// There is no room for its bytes.
+    Memory,
 }
 
 /// The bytes that argument 2 of `send` means; raises when it means none.
@@ -63,12 +69,19 @@ pub(crate) unsafe fn flatten_argument(l: *mut State) -> Vec<u8> {
     // SAFETY: called by Lua; nothing with a destructor is alive when it raises.
     unsafe {
         let mut bytes = Vec::new();
-        let Err(bad) = flatten(l, 2, &mut bytes, 0) else {
+        let mut flat = flatten(l, 2, &mut bytes, 0);
+        if matches!(flat, Err(Bad::Memory)) {
+            bytes = Vec::new();
+            ffi::lua_gc(l, ffi::GCCOLLECT, 0);
+            flat = flatten(l, 2, &mut bytes, 0);
+        }
+        let Err(bad) = flat else {
             return bytes;
         };
         drop(bytes);
         let name = |kind| std::ffi::CStr::from_ptr(ffi::lua_typename(l, kind)).to_bytes();
         match bad {
+            Bad::Memory => ffi::error(l, b"not enough memory"),
             Bad::NoArray => ffi::push_bytes(l, b"non-array table found"),
             Bad::Type(kind, depth) => {
                 ffi::push_bytes(
