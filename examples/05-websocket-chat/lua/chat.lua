@@ -6,7 +6,8 @@ local Room = require "room"
 
 -- A browser answers pings by itself: so long it may be silent.
 local SILENCE = 30000
-local LONGEST = 4096
+-- Of a frame, either way: what one says, and what a busy room says at once.
+local LONGEST, LARGEST = 4096, 1048576
 
 local function argument(name, most)
   local text = ngx.unescape_uri(ngx.var["arg_" .. name] or "")
@@ -16,7 +17,7 @@ end
 
 local name, who = argument("room", 40), argument("name", 40)
 if not name or not who then return ngx.exit(ngx.HTTP_BAD_REQUEST) end
-local wb, err = server:new{ timeout = SILENCE, max_payload_len = LONGEST }
+local wb, err = server:new{ timeout = SILENCE, max_recv_len = LONGEST, max_send_len = LARGEST }
 if not wb then
   ngx.log(ngx.INFO, "no WebSocket: ", err)
   if ngx.headers_sent then return end
@@ -37,9 +38,19 @@ local function send(kind, ...)
   return ok, err
 end
 
-local function post(kind, text)
-  local ok, err = room:post(cjson.encode{ kind = kind, who = who, text = text, people = room:people(), time = ngx.time() })
+local function post(kind, id, who, text)
+  local ok, err = room:post(cjson.encode{ kind = kind, id = id, who = who, text = text, time = ngx.time() })
   if not ok then ngx.log(ngx.ERR, "the room is full: ", err) end
+end
+
+-- Still here; and those that are gone without a word have left.
+local function stay()
+  for gone, name in pairs(room:stay(id)) do post("left", gone, name) end
+end
+
+-- Each frame is a list of messages.
+local function tell(text)
+  return send("text", text)
 end
 
 local function read()
@@ -50,7 +61,7 @@ local function read()
       quiet = 0
     elseif err:find(": timeout", 1, true) and quiet < 2 then
       quiet = quiet + 1
-      room:stay(id, who)
+      stay()
       send("ping", "")
     else
       return err
@@ -59,7 +70,7 @@ local function read()
       message[#message + 1] = data
       if #message > 16 then return "too many pieces" end
       if err ~= "again" then
-        post("message", table.concat(message))
+        post("message", id, who, table.concat(message))
         message = {}
       end
     elseif kind == "ping" then
@@ -74,14 +85,16 @@ local function read()
   end
 end
 
+-- Who comes or goes from here on is in the list, or told behind `seen`, or both.
 local seen = room:newest()
-room:stay(id, who)
-post("joined")
+tell('[{"kind":"people","people":' .. room:enter(id, who) .. "}]")
+stay()
+post("joined", id, who)
 local reader = ngx.thread.spawn(read)
-local writer = ngx.thread.spawn(room.follow, room, seen, function(text) return send("text", text) end)
+local writer = ngx.thread.spawn(room.follow, room, seen, tell)
 local _, why = ngx.thread.wait(reader, writer)
 ngx.thread.kill(reader)
 ngx.thread.kill(writer)
 room:leave(id)
-post("left")
+post("left", id, who)
 ngx.log(ngx.INFO, who, " left ", name, ": ", why)

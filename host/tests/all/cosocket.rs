@@ -348,7 +348,7 @@ ngx.say(sock:receive())
 }
 
 /// Sockets that the process has open.
-fn sockets(pid: i32) -> usize {
+pub(crate) fn sockets(pid: i32) -> usize {
     let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     folder
         .flatten()

@@ -31,6 +31,7 @@ mod case;
 mod cases;
 mod chat;
 mod chat_browser;
+mod chat_crowd;
 mod client;
 mod commands;
 mod config_errors;
