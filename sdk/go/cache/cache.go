@@ -220,11 +220,8 @@ type outcome = witTypes.Result[host.Outcome, host.CacheError]
 func (c *Cache[T]) GetWith(
 	ctx context.Context, key string, options Options, source func(ctx context.Context) (Fresh[T], error),
 ) (Found[T], error) {
-	if kept, there := c.copies.find(key); there {
-		stamp := kept.stamp
-		if host.Fresh(c.id, stamp.Slot, stamp.Version, stamp.Until) {
-			return Found[T]{kept.value, Instance, false}, nil
-		}
+	if found, there := c.kept(key); there {
+		return found, nil
 	}
 	name, lowered := []byte(key), options.lower()
 	result, err := wait.Call(ctx,
@@ -265,6 +262,15 @@ func (c *Cache[T]) RenewWith(
 		return c.fly(ctx, key, result.Ok().Miss(), source)
 	}
 	return c.decoded(key, result.Ok().Hit())
+}
+
+// What this instance has, if nothing has changed it.
+func (c *Cache[T]) kept(key string) (Found[T], bool) {
+	kept, there := c.copies.find(key)
+	if there && host.Fresh(c.id, kept.stamp.Slot, kept.stamp.Version, kept.stamp.Until) {
+		return Found[T]{kept.value, Instance, false}, true
+	}
+	return Found[T]{}, false
 }
 
 func (c *Cache[T]) decoded(key string, found host.Found) (Found[T], error) {

@@ -52,6 +52,10 @@ func cached(ctx context.Context, key string) (string, error) {
 		return "", err
 	case "flood":
 		return flood(ctx)
+	case "bulk":
+		return bulk(ctx), nil
+	case "opposite":
+		return opposite(ctx)
 	}
 	found, err := products.GetWith(ctx, key, cache.Options{}, load)
 	if err != nil {
@@ -84,6 +88,67 @@ func flood(ctx context.Context) (string, error) {
 		}
 	}
 	return fmt.Sprint("asked ", asked-before), nil
+}
+
+// Brings all that lack with one call.
+func bring(_ context.Context, missing []string) []cache.Brought[product] {
+	asked++
+	var brought []cache.Brought[product]
+	for _, key := range missing {
+		var one cache.Brought[product]
+		switch {
+		case key == "bad":
+			one.Err = errors.New("down")
+		case key != "absent":
+			one.Value = &product{key, len(key)}
+		}
+		brought = append(brought, one)
+	}
+	return brought
+}
+
+// Several keys at once: kept, found, twice the same, without a value, with a source that fails.
+func bulk(ctx context.Context) string {
+	_ = products.Set(ctx, "mine", &product{"mine", 1}, cache.Options{})
+	asked = 0
+	var seen []string
+	for range 2 {
+		for _, one := range products.GetBulk(ctx, []string{"a", "mine", "bad", "absent", "a"}, cache.Options{}, bring) {
+			seen = append(seen, fmt.Sprint(one.Value, one.Level == cache.Callback, one.Err))
+		}
+	}
+	few := products.GetBulk(ctx, []string{"few"}, cache.Options{}, func(context.Context, []string) []cache.Brought[product] { return nil })
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	gone := products.GetBulk(over, []string{"gone"}, cache.Options{}, bring)
+	return fmt.Sprint(strings.Join(seen, ", "), "; asked ", asked, "; ", few[0].Err, "; ", gone[0].Err)
+}
+
+// Goroutines that bring what the others want, in all orders, do not wait for each other.
+func opposite(ctx context.Context) (string, error) {
+	errs := make(chan error)
+	for place := range 10 {
+		go func() {
+			keys := []string{"left", "right", fmt.Sprint("own ", place)}
+			if place%2 == 0 {
+				keys[0], keys[1] = keys[1], keys[0]
+			}
+			source := func(ctx context.Context, missing []string) []cache.Brought[product] {
+				_ = phasor.Sleep(ctx, time.Millisecond)
+				return bring(ctx, missing)
+			}
+			var err error
+			for _, one := range products.GetBulk(ctx, keys, cache.Options{}, source) {
+				err = errors.Join(err, one.Err)
+			}
+			errs <- err
+		}()
+	}
+	var err error
+	for range 10 {
+		err = errors.Join(err, <-errs)
+	}
+	return "none waited", err
 }
 
 func locks(ctx context.Context) (string, error) {

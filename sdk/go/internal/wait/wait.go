@@ -94,6 +94,43 @@ func For(ctx context.Context, op *operation.Operation) error {
 	}
 }
 
+// Any parks the goroutine until one of the operations is ready, at least; there must be some. It
+// cancels none of them.
+func Any(ctx context.Context, operations []*operation.Operation) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if Alone() {
+		operation.WaitAny(operations)
+		return nil
+	}
+	// Each of them may wake this goroutine.
+	wake := make(chan bool, len(operations))
+	own := make([]*waiter, len(operations))
+	for place, op := range operations {
+		own[place] = &waiter{op, wake}
+	}
+	parked = append(parked, own...)
+	if !driving {
+		driving = true
+		go drive()
+	}
+	defer func() {
+		for _, waiter := range own {
+			leave(waiter)
+		}
+	}()
+	select {
+	case ready := <-wake:
+		if ready {
+			return nil
+		}
+		return context.Canceled
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 func leave(gone *waiter) {
 	for place, waiter := range parked {
 		if waiter == gone {
