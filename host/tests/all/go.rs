@@ -61,6 +61,28 @@ content = "go"
     server.stop(Signal::QUIT);
 }
 
+/// Each instance says when it starts and when it leaves.
+#[test]
+fn instances_come_and_go() {
+    let config = r#"
+[server]
+workers = 1
+[plugin.go]
+component = "{guests}/go-phases.wasm"
+limits = { cpu = "10s" }
+[[route]]
+path = "/*"
+content = "go"
+"#;
+    let server = Server::start(config, &[]);
+    assert!(get(server.port(), "/").text().starts_with("region"));
+    let log = server.stop(Signal::QUIT);
+    let count = |text: &str| log.matches(text).count();
+    let starts = count("starts in worker 0, after init: true");
+    assert!(starts >= 1, "{log}");
+    assert_eq!(count("leaves worker 0"), starts, "{log}");
+}
+
 #[test]
 fn init_may_refuse() {
     let config =

@@ -40,6 +40,7 @@ mod cosocket_tls;
 mod docs;
 mod faults;
 mod go;
+mod go_http;
 mod harness;
 mod http;
 mod http_cache;

@@ -50,6 +50,11 @@ func (e *Error) Error() string {
 	return "http: " + name + ": " + e.Text
 }
 
+// Timeout tells whether it took too long: so a [net/url.Error] around it knows.
+func (e *Error) Timeout() bool {
+	return e.Kind == Timeout
+}
+
 func lift(e host.ClientError) error {
 	kind, text := Kind(e.Tag()), ""
 	switch kind {
@@ -155,10 +160,16 @@ type Streaming struct {
 func (r *Request) Open(ctx context.Context) (*Streaming, error) {
 	outgoing := r.lower()
 	result, err := wait.Call(ctx,
-		func() witTypes.Result[host.Streaming, host.ClientError] { return host.Open(outgoing) },
+		func() opened { return host.Open(outgoing) },
 		func() *operation.Operation { return host.BeginOpen(outgoing) },
 		host.EndOpen,
 	)
+	return streaming(ctx, result, err)
+}
+
+type opened = witTypes.Result[host.Streaming, host.ClientError]
+
+func streaming(ctx context.Context, result opened, err error) (*Streaming, error) {
 	if err != nil {
 		return nil, err
 	}
