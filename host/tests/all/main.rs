@@ -16,6 +16,7 @@
     reason = "these tests measure another process, in real time"
 )]
 
+mod aggregate;
 mod api_phases;
 mod browser;
 mod budget;

@@ -16,18 +16,22 @@ const PATIENCE: Duration = Duration::from_millis(500);
 #[phasor_plugin::content]
 async fn aggregate(request: &Request) -> Result<Answer, String> {
     let config: Config = config::read().map_err(|error| error.to_string())?;
-    let asked: Vec<_> = config
+    let mut asked: Vec<_> = config
         .back_ends
         .iter()
         .map(|url| http_client::get(url).timeout(PATIENCE).send())
         .collect();
     if request.uri() == "/first" {
-        return Ok(match task::select(asked).await {
-            Some((_, Ok(answer))) => {
-                Answer::text(String::from_utf8_lossy(&answer.body).into_owned())
+        // Who fails is not the first. What is dropped is cancelled.
+        while let Some((place, answer)) = task::select(asked.iter_mut().collect()).await {
+            if let Ok(answer) = answer {
+                return Ok(Answer::text(
+                    String::from_utf8_lossy(&answer.body).into_owned(),
+                ));
             }
-            _ => Answer::text("nobody answers").status(502),
-        });
+            drop(asked.swap_remove(place));
+        }
+        return Ok(Answer::text("nobody answers").status(502));
     }
     let mut page = String::new();
     for (url, answer) in config.back_ends.iter().zip(task::join_all(asked).await) {
