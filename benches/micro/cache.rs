@@ -33,8 +33,8 @@ fn config() -> Config {
 
 /// On one thread, with values of 1 KiB under 1,000 keys.
 pub(crate) fn look_up(criterion: &mut Criterion) {
-    let caches = Registry::default().open_all(&[config()]);
-    let cache = caches.expect("nothing is on disk").remove(0);
+    let opened = Registry::default().open_all(&[config()]);
+    let cache = opened.expect("nothing is on disk").caches.remove(0);
     let value = Bytes::from(vec![b'x'; 1024]);
     let keys: Vec<_> = (0..1000).map(|n| format!("products:{n}")).collect();
     let mut stamp = None;

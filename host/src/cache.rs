@@ -34,7 +34,7 @@ use counters::Counter;
 pub use entry::{CacheError, Entry, Found, Level, Options, Stamp};
 pub use flight::Ticket;
 pub use purges::Purge;
-pub use registry::{Registry, Unusable, close_all};
+pub use registry::{Opened, Registry, Unusable, close_all};
 
 use crate::config::model::Cache as Config;
 use crate::time_cache;

@@ -32,4 +32,6 @@ pub struct Generation {
     pub plugins: Vec<Arc<Plugin>>,
     /// Where requests are written down; `None` is off.
     pub access: Option<(Arc<AccessLog>, Format)>,
+    /// What of its caches takes the place of older ones when it serves.
+    pub caches: crate::cache::Opened,
 }

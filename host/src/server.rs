@@ -190,6 +190,7 @@ impl Server {
         server.first_pid_file()?;
         server.follow(seen);
         let mut sockets = server.bind_all()?;
+        server.generation.caches.take_over();
         for id in (0..server.count).rev() {
             let sockets = sockets.pop().unwrap_or_default();
             server.start_worker(id, sockets)?;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::disk::{Disk, Held};
+use super::disk::{Disk, Held, Slot};
 use super::entry::{Entry, Level};
 use super::purges::{Known, Record};
 use super::remote::{self, Answer, Claim, Remote};
@@ -32,7 +32,7 @@ use crate::time_cache;
 /// The levels behind memory.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
-    disk: Option<OnDisk>,
+    on_disk: Option<OnDisk>,
     remote: Option<Arc<Remote>>,
     /// For the times of what is shared.
     store: Option<Arc<Store>>,
@@ -41,7 +41,7 @@ pub(super) struct Behind {
 /// The level on disk, and how this configuration wants it.
 #[derive(Debug)]
 struct OnDisk {
-    disk: Arc<Disk>,
+    slot: Slot,
     level: DiskLevel,
     /// The longest value that memory takes.
     most: u64,
@@ -100,7 +100,15 @@ impl Era {
     }
 }
 
-impl OnDisk {
+/// The level on disk that is open.
+#[derive(Clone, Copy)]
+struct OpenDisk<'b> {
+    disk: &'b Disk,
+    level: &'b DiskLevel,
+    most: u64,
+}
+
+impl OpenDisk<'_> {
     async fn load(&self, key: &[u8]) -> Option<Held> {
         self.disk.load(key, self.level.timeout, self.most).await
     }
@@ -129,51 +137,81 @@ impl Behind {
     pub(super) fn open(
         config: &Config,
         store: &Arc<Store>,
-        disk: Option<Arc<Disk>>,
+        slot: Option<Slot>,
         before: Option<&Self>,
     ) -> Arc<Self> {
         let remote = config.l3.as_ref().map(|level| {
             let before = before.and_then(|before| before.remote.as_ref());
             match before {
-                Some(remote) if remote.serves(level, store, disk.as_ref()) => remote.clone(),
-                _ => Remote::new(config, level, store, disk.clone()),
+                Some(remote) if remote.serves(level, store, slot.as_ref()) => remote.clone(),
+                before => {
+                    let before = before.map(|remote| &**remote);
+                    Remote::new(config, level, (store, slot.clone()), before)
+                }
             }
         });
-        let disk = disk.zip(config.disk.clone()).map(|(disk, level)| {
-            store.common.purges.inherit(&disk.known);
+        let on_disk = slot.zip(config.disk.clone()).map(|(slot, level)| {
+            if let Some(disk) = slot.get() {
+                store.common.purges.inherit(&disk.known);
+            }
             OnDisk {
-                disk,
+                slot,
                 level,
                 most: store.sizes().values,
             }
         });
         Arc::new(Self {
-            disk,
+            on_disk,
             remote,
             store: Some(store.clone()),
         })
     }
 
     /// Whether its level on disk is this one.
-    pub(super) fn is_on(&self, disk: Option<&Arc<Disk>>) -> bool {
-        self.disk.as_ref().map(|own| Arc::as_ptr(&own.disk)) == disk.map(Arc::as_ptr)
+    pub(super) fn is_on(&self, slot: Option<&Slot>) -> bool {
+        self.on_disk.as_ref().map(|own| &own.slot) == slot
+    }
+
+    /// Whether what other servers change is heard by both in the same way.
+    pub(super) fn hears_as(&self, other: &Self) -> bool {
+        let remote = |behind: &Self| behind.remote.as_ref().map(Arc::as_ptr);
+        remote(self) == remote(other)
+    }
+
+    fn disk(&self) -> Option<OpenDisk<'_>> {
+        let OnDisk { slot, level, most } = self.on_disk.as_ref()?;
+        let disk = slot.get()?;
+        Some(OpenDisk {
+            disk,
+            level,
+            most: *most,
+        })
+    }
+
+    /// It takes the place of others behind a memory that has values: those of other servers are heard from
+    /// now on, and none serves that was not compared.
+    pub(super) fn follow(&self) {
+        if let (Some(remote), Some(store)) = (&self.remote, &self.store) {
+            store.distrust(false);
+            remote.follow();
+        }
     }
 
     /// Whether there is none: then nothing has to wait.
     pub(super) fn is_empty(&self) -> bool {
-        self.remote.is_none() && self.disk.is_none()
+        self.remote.is_none() && self.on_disk.is_none()
     }
 
     /// Looks for a key, nearest level first. `skip`: its value is not wanted, only what
     /// [`store`](Self::store) has to know.
     pub(super) async fn load(&self, key: &[u8], era: Era, skip: bool) -> Sought {
         let mut sought = Sought::default();
-        let turn = self.disk.as_ref().map(|on| on.disk.turn());
-        let held = match &self.disk {
+        let turn = self.disk().map(|on| on.disk.turn());
+        let held = match self.disk() {
             Some(on) if !skip => on.load(key).await,
             _ => None,
         };
-        if let (Some(on), Some(found)) = (&self.disk, &held)
+        if let (Some(on), Some(found)) = (self.disk(), &held)
             && (self.remote.is_none() || on.disk.trusts(key, found, era.trust))
             && (self.remote.is_none() || found.entry.due > time_cache::clock_ms())
         {
@@ -201,14 +239,13 @@ impl Behind {
         sought: &mut Sought,
         (era, turn): (Era, Option<u64>),
     ) {
-        let (Some(on), Some(turn)) = (&self.disk, turn) else {
+        let (Some(on), Some(turn)) = (self.disk(), turn) else {
             return;
         };
         match (sought.shared, &sought.found, held) {
             (Shared::Found, Some((entry, _)), _) => {
                 on.disk.overtake_before(key, turn);
-                on.disk
-                    .store(key, &Arc::new(entry.clone()), turn, &on.level);
+                on.disk.store(key, &Arc::new(entry.clone()), turn, on.level);
             }
             (Shared::Absent, _, Some(held)) => {
                 let emptied = self.store.as_ref().is_some_and(|store| {
@@ -244,7 +281,7 @@ impl Behind {
         let Some(remote) = &self.remote else {
             return Ok(None);
         };
-        let turn = self.disk.as_ref().map(|on| on.disk.turn());
+        let turn = self.disk().map(|on| on.disk.turn());
         let Some((claim, answer)) = remote.claim(key, deadline).await? else {
             return Ok(None);
         };
@@ -264,36 +301,36 @@ impl Behind {
         claim: Option<&Claim>,
     ) -> bool {
         // The turn is of before: what another server changes meanwhile comes after it.
-        let turn = self.disk.as_ref().map(|on| on.disk.overtake(key, false));
+        let turn = self.disk().map(|on| on.disk.overtake(key, false));
         let stored = match &self.remote {
             Some(remote) => remote.fill(key, entry, seen.remote, claim).await,
             None => true,
         };
-        if let (Some(on), Some(turn), true) = (&self.disk, turn, stored) {
-            on.disk.store(key, entry, turn, &on.level);
+        if let (Some(on), Some(turn), true) = (self.disk(), turn, stored) {
+            on.disk.store(key, entry, turn, on.level);
         }
         stored
     }
 
     /// Changes a key in all levels.
     pub(super) async fn change(&self, key: &[u8], entry: Option<&Arc<Entry>>) {
-        let turn = self.disk.as_ref().map(|on| on.disk.overtake(key, true));
+        let turn = self.disk().map(|on| on.disk.overtake(key, true));
         if let Some(remote) = &self.remote {
             remote.change(key, entry).await;
         }
-        let (Some(on), Some(turn)) = (&self.disk, turn) else {
+        let (Some(on), Some(turn)) = (self.disk(), turn) else {
             return;
         };
         match entry {
-            Some(entry) => on.disk.store(key, entry, turn, &on.level),
-            None => on.disk.remove(key, turn, &on.level),
+            Some(entry) => on.disk.store(key, entry, turn, on.level),
+            None => on.disk.remove(key, turn, on.level),
         }
         on.disk.keep(on.level.timeout).await;
     }
 
     /// Keeps a purge of answers, and tells other servers; `known` are all with it.
     pub(super) async fn purge_answers(&self, record: Record<'_>, known: Arc<Known>) {
-        if let Some(on) = &self.disk {
+        if let Some(on) = self.disk() {
             on.disk.purge_answers(record, known).await;
         }
         if let Some(remote) = &self.remote {
@@ -303,7 +340,7 @@ impl Behind {
 
     /// Empties all levels of what is older than this epoch.
     pub(super) async fn purge(&self, epoch: u64) {
-        if let Some(on) = &self.disk {
+        if let Some(on) = self.disk() {
             on.disk.purge(epoch).await;
         }
         if let Some(remote) = &self.remote {
@@ -313,7 +350,7 @@ impl Behind {
 
     /// What they hold now, by name.
     pub(super) fn filled(&self, all: &mut Vec<(&'static str, u64)>) {
-        if let Some(on) = &self.disk {
+        if let Some(on) = self.disk() {
             on.disk.counted(all);
         }
         if let Some(remote) = &self.remote {

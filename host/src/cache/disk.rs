@@ -14,14 +14,15 @@ mod shared;
 mod value;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use foyer::Load;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::purges::{Known, Record};
@@ -43,6 +44,9 @@ const OPENING: Duration = Duration::from_secs(1);
 const EMPTYING: Duration = Duration::from_secs(5);
 /// How long the end of a level is waited for.
 const ENDING: Duration = Duration::from_secs(3);
+/// How often it is looked whether a folder was given back.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// The level on disk of one cache.
 pub(super) struct Disk {
     shared: Arc<Shared>,
@@ -56,6 +60,31 @@ pub(super) struct Disk {
     doubts: Box<[AtomicU64]>,
     /// The purges of before.
     pub(super) known: Arc<Known>,
+}
+
+/// Where a level stands once there is one: it is opened late where the folder was another's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Slot(Arc<OnceLock<Arc<Disk>>>);
+
+impl PartialEq for Slot {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Slot {
+    pub(super) fn get(&self) -> Option<&Arc<Disk>> {
+        self.0.get()
+    }
+
+    pub(super) fn put(&self, disk: Arc<Disk>) {
+        let _first = self.0.set(disk).is_ok();
+    }
+
+    /// Whether it serves a configuration as it is.
+    pub(super) fn serves(&self, cache: &str, level: &DiskLevel) -> bool {
+        self.get().is_some_and(|disk| disk.serves(cache, level))
+    }
 }
 
 impl std::fmt::Debug for Disk {
@@ -97,13 +126,29 @@ pub(super) fn close_all() {
     let _ended = LIVE.1.wait_timeout_while(live, ENDING, |live| *live > 0);
 }
 
+/// A folder; one that a level of this process is about to give back is waited for.
+fn take(path: &Path) -> Result<Folder, String> {
+    let deadline = Instant::now() + ENDING;
+    loop {
+        match Folder::take(path)? {
+            Some(folder) => return Ok(folder),
+            None if Instant::now() >= deadline => {
+                return Err(format!("{}: this process uses it", path.display()));
+            }
+            None => {}
+        }
+        let live = LIVE.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_ended = LIVE.1.wait_timeout(live, LOOK);
+    }
+}
+
 impl Disk {
     /// Opens what is there, or makes it.
     ///
     /// # Errors
     /// When the folder cannot be used, or another process uses it.
     pub(super) fn open(cache: &str, level: &DiskLevel) -> Result<Arc<Self>, String> {
-        let folder = Folder::take(&level.path)?;
+        let folder = take(&level.path)?;
         let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", level.path.display());
         let layout = Layout::of(level.size);
         let (ledger, found) = folder.open(cache, layout).map_err(|error| failed(&error))?;
@@ -139,11 +184,16 @@ impl Disk {
     }
 
     /// Whether it serves a configuration as it is.
-    pub(super) fn serves(&self, cache: &str, level: &DiskLevel) -> bool {
+    fn serves(&self, cache: &str, level: &DiskLevel) -> bool {
         self.path == level.path
             && self.shared.cache == cache
             && self.shared.layout.size == level.size
             && !self.shared.is_off()
+    }
+
+    /// Whether it has ended.
+    pub(super) fn is_off(&self) -> bool {
+        self.shared.is_off()
     }
 
     /// From now on it gives nothing and takes nothing.

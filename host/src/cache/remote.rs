@@ -11,7 +11,7 @@ mod purges;
 mod script;
 mod write;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once, Weak};
 
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ use crate::redis::{self, Client, RedisError, Script, Value};
 use crate::time_cache;
 
 use super::counters::Counter;
-use super::disk::Disk;
+use super::disk::Slot;
 use super::entry::Entry;
 use super::record;
 use super::store::Store;
@@ -63,8 +63,8 @@ pub(super) struct Remote {
     node: Node,
     store: Weak<Store>,
     /// Hears of other servers' changes, too.
-    disk: Option<Arc<Disk>>,
-    pending: Pending,
+    disk: Option<Slot>,
+    pending: Arc<Pending>,
     claims: Claims,
     feed: Once,
     /// What marks the Redis that was seen last; another one has forgotten everything.
@@ -123,21 +123,22 @@ impl Remote {
     pub(super) fn new(
         config: &Config,
         level: &RemoteLevel,
-        store: &Arc<Store>,
-        disk: Option<Arc<Disk>>,
+        (store, disk): (&Arc<Store>, Option<Slot>),
+        before: Option<&Self>,
     ) -> Arc<Self> {
+        let before = before.filter(|before| before.config.shares(level));
         Arc::new(Self {
             cache: config.name.clone(),
             most: store.sizes().values,
             node: feed::node(),
             store: Arc::downgrade(store),
             disk,
-            pending: Pending::new(level.queue),
+            pending: before.map_or_else(Arc::default, |before| before.pending.clone()),
             claims: Claims::default(),
             config: level.clone(),
             feed: Once::new(),
-            life: Mutex::default(),
-            purged: AtomicU64::new(0),
+            life: Mutex::new(before.and_then(|before| before.life.lock().clone())),
+            purged: AtomicU64::new(before.map_or(0, |before| before.purged.load(Ordering::SeqCst))),
             learning: tokio::sync::Mutex::default(),
             said: Seldom::default(),
         })
@@ -148,11 +149,10 @@ impl Remote {
         &self,
         level: &RemoteLevel,
         store: &Arc<Store>,
-        disk: Option<&Arc<Disk>>,
+        disk: Option<&Slot>,
     ) -> bool {
-        let place = Arc::as_ptr;
-        let same = std::ptr::eq(self.store.as_ptr(), Arc::as_ptr(store))
-            && self.disk.as_ref().map(place) == disk.map(place);
+        let same =
+            std::ptr::eq(self.store.as_ptr(), Arc::as_ptr(store)) && self.disk.as_ref() == disk;
         same && self.config == *level && self.most == store.sizes().values
     }
 
@@ -314,8 +314,8 @@ impl Remote {
         self.pending.count()
     }
 
-    /// Hears other servers from the first use on.
-    fn follow(self: &Arc<Self>) {
+    /// Hears other servers from the first use on, or from now on.
+    pub(super) fn follow(self: &Arc<Self>) {
         self.feed.call_once(|| feed::start(self));
     }
 }

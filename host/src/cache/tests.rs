@@ -43,6 +43,7 @@ fn cache(config: &Config) -> Arc<Cache> {
     Registry::default()
         .open_all(std::slice::from_ref(config))
         .unwrap()
+        .caches
         .remove(0)
 }
 
@@ -224,8 +225,9 @@ async fn a_purge_leaves_another_cache_alone() {
         name: "other".to_owned(),
         ..config()
     };
-    let caches = Registry::default().open_all(&[config(), other]).unwrap();
-    for cache in &caches {
+    let opened = Registry::default().open_all(&[config(), other]).unwrap();
+    let caches = &opened.caches;
+    for cache in caches {
         cache
             .set(b"k", value("v"), Options::default())
             .await
@@ -235,6 +237,35 @@ async fn a_purge_leaves_another_cache_alone() {
     time_cache::update();
     assert!(caches[0].hit(b"k").is_none());
     assert!(caches[1].hit(b"k").is_some());
+}
+
+#[tokio::test]
+async fn a_generation_with_another_size_and_the_one_before_see_each_others_changes() {
+    let registry = Registry::default();
+    let open = |size| {
+        let config = Config { size, ..config() };
+        let mut opened = registry.open_all(&[config]).unwrap();
+        opened.take_over();
+        opened.caches.remove(0)
+    };
+    let (before, after) = (open(1 << 20), open(2 << 20));
+    for (one, other) in [(&before, &after), (&after, &before)] {
+        let set = async |cache: &Cache, text| {
+            let set = cache.set(b"k", value(text), Options::default()).await;
+            set.unwrap()
+        };
+        let copy = set(other, "old").await;
+        assert!(other.fresh(copy));
+        set(one, "new").await;
+        assert!(!other.fresh(copy));
+        assert!(other.hit(b"k").is_none());
+        let mut ticket = miss(get(other, "k").await);
+        other.fill(&mut ticket, value("late"), None).await.unwrap();
+        one.purge().await;
+        assert!(other.hit(b"k").is_none());
+    }
+    drop(before);
+    assert_eq!(count(&after, "purges"), 2);
 }
 
 #[tokio::test]

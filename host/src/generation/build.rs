@@ -90,14 +90,14 @@ impl Builder {
         let dicts: Vec<_> = config.shared_dicts.iter().map(wanted).collect();
         self.opened = self.dicts.open(&dicts);
         let caches = self.open_caches(&config)?;
-        self.opened_caches.clone_from(&caches);
+        self.opened_caches.clone_from(&caches.caches);
         self.opened_locks = self.locks.open_all(&config.locks);
         let parts = self.load_all(&config)?;
         let phases: Vec<PhaseSet> = parts.iter().map(|part| part.loaded.phases).collect();
         let mut planner = Planner {
             config: &config,
             phases: &phases,
-            caches: &caches,
+            caches: &caches.caches,
             programs: Vec::new(),
         };
         planner
@@ -134,6 +134,7 @@ impl Builder {
             fallback,
             plugins,
             access,
+            caches,
             config,
         }))
     }
@@ -145,7 +146,7 @@ impl Builder {
         self
     }
 
-    fn open_caches(&self, config: &Config) -> Result<Vec<Arc<Cache>>, BuildError> {
+    fn open_caches(&self, config: &Config) -> Result<crate::cache::Opened, BuildError> {
         self.caches.open_all(&config.caches).map_err(|unusable| {
             let wrong = of_line(config, unusable.line, unusable.why);
             BuildError(Diagnostics(vec![wrong]))

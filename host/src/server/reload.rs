@@ -205,6 +205,7 @@ impl Server {
                 }
             }
         }
+        self.generation.caches.take_over();
         if let Err(error) = open_error_log(&self.generation.config, self.json) {
             note(
                 Level::Error,

@@ -15,7 +15,12 @@ use crate::process::PATIENCE;
 use crate::redis::Redis;
 
 pub(crate) fn server(redis: u16, cache: &str, l3: &str) -> Server {
-    let config = format!(
+    Server::start(&config(redis, cache, l3), &[])
+}
+
+/// A configuration with a level in that Redis.
+pub(crate) fn config(redis: u16, cache: &str, l3: &str) -> String {
+    format!(
         r#"
 [server]
 workers = 2
@@ -37,8 +42,7 @@ limits = {{ instances = 1100, cpu = "5s" }}
 path = "/*"
 content = "cache"
 "#
-    );
-    Server::start(&config, &[])
+    )
 }
 
 pub(crate) fn send(server: &Server, path: &str) -> Client {

@@ -27,6 +27,7 @@ mod cache_disk;
 mod cache_disk_behind;
 mod cache_example;
 mod cache_redis;
+mod cache_reload;
 mod cache_trials;
 mod case;
 mod cases;

@@ -56,8 +56,8 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes it, if it is not there, and takes it.
-    pub(super) fn take(path: &Path) -> Result<Self, String> {
+    /// Makes it, if it is not there, and takes it. `None`: this process has it.
+    pub(super) fn take(path: &Path) -> Result<Option<Self>, String> {
         let failed = |error: &io::Error| format!("{}: {error}", path.display());
         fs::DirBuilder::new()
             .recursive(true)
@@ -79,20 +79,20 @@ impl Folder {
             }
             let mut owner = String::new();
             let _read = lock.read_to_string(&mut owner);
-            return Err(format!(
-                "{}: process {} uses it",
-                path.display(),
-                owner.trim()
-            ));
+            let owner = owner.trim();
+            if owner.parse() == Ok(std::process::id()) {
+                return Ok(None);
+            }
+            return Err(format!("{}: process {owner} uses it", path.display()));
         }
         let own = format!("{}\n", std::process::id());
         lock.set_len(0)
             .and_then(|()| lock.write_all(own.as_bytes()))
             .map_err(|error| failed(&error))?;
-        Ok(Self {
+        Ok(Some(Self {
             path: path.to_owned(),
             lock,
-        })
+        }))
     }
 
     pub(super) fn ledger(&self) -> PathBuf {
@@ -214,13 +214,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
         let layout = Layout::of(16 << 20);
-        let own = Folder::take(&path).unwrap();
+        let own = Folder::take(&path).unwrap().unwrap();
         let (_, found) = own.open("things", layout).unwrap();
         assert!(!found);
+        assert!(Folder::take(&path).unwrap().is_none());
+        std::fs::write(path.join("lock"), "1\n").unwrap();
         let error = Folder::take(&path).unwrap_err();
-        assert!(error.contains("uses it"), "{error}");
+        assert!(error.contains("process 1 uses it"), "{error}");
         drop(own);
-        let own = Folder::take(&path).unwrap();
+        let own = Folder::take(&path).unwrap().unwrap();
         assert!(own.open("things", layout).unwrap().1);
         std::fs::write(own.blocks().join("x"), "x").unwrap();
         assert!(!own.open("others", layout).unwrap().1);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::super::counters::Counter;
+use super::super::disk::Slot;
 use super::write::is_away;
 use super::{News, Remote};
 use crate::config::model::Redis;
@@ -60,7 +61,7 @@ impl Listener for Remote {
             return;
         };
         // What is on disk first: memory asks there for what it has not.
-        let disk = self.disk.as_ref();
+        let disk = self.disk.as_ref().and_then(Slot::get);
         match kind {
             kind if kind == News::Changed as u8 => {
                 if let Some(disk) = disk {

@@ -53,9 +53,8 @@ impl Waiting {
 }
 
 /// The changes of one cache that wait.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pending {
-    most: u64,
     any: AtomicBool,
     waiting: Mutex<Waiting>,
 }
@@ -69,14 +68,6 @@ fn weight(key: &[u8], change: &Change) -> u64 {
 }
 
 impl Pending {
-    pub(super) fn new(most: u64) -> Self {
-        Self {
-            most,
-            any: AtomicBool::new(false),
-            waiting: Mutex::default(),
-        }
-    }
-
     /// Whether any wait: next to free while Redis is there.
     pub(super) fn any(&self) -> bool {
         self.any.load(Ordering::SeqCst)
@@ -102,8 +93,8 @@ impl Pending {
         !matches!(self.believed(key), Believed::Unknown)
     }
 
-    /// One more; false: there was no room, and the cache is to be emptied instead.
-    pub(super) fn add(&self, key: &[u8], change: Change) -> bool {
+    /// One more, of `most` bytes at most; false: there was no room, and the cache is to be emptied instead.
+    pub(super) fn add(&self, key: &[u8], change: Change, most: u64) -> bool {
         let mut waiting = self.waiting.lock();
         let waiting = &mut *waiting;
         let added = weight(key, &change);
@@ -111,7 +102,7 @@ impl Pending {
             waiting.bytes -= weight(key, &before);
         }
         self.any.store(true, Ordering::SeqCst);
-        if waiting.bytes + added > self.most {
+        if waiting.bytes + added > most {
             waiting.empty(change.written);
             return false;
         }
@@ -127,7 +118,7 @@ impl Pending {
     }
 
     /// A purge of answers waits; false: there was no room, and the cache is to be emptied instead.
-    pub(super) fn add_answers(&self, member: &[u8], at: u64) -> bool {
+    pub(super) fn add_answers(&self, member: &[u8], at: u64, most: u64) -> bool {
         let mut waiting = self.waiting.lock();
         let waiting = &mut *waiting;
         self.any.store(true, Ordering::SeqCst);
@@ -136,7 +127,7 @@ impl Pending {
             return true;
         }
         let added = OVERHEAD + member.len() as u64;
-        if waiting.bytes + added > self.most {
+        if waiting.bytes + added > most {
             waiting.empty(at);
             return false;
         }
@@ -225,11 +216,11 @@ mod tests {
 
     #[test]
     fn the_newest_change_of_a_key_counts_until_it_is_sent() {
-        let pending = Pending::new(10_000);
+        let pending = Pending::default();
         assert!(matches!(pending.believed(b"k"), Believed::Unknown));
-        assert!(pending.add(b"k", gone(1)));
+        assert!(pending.add(b"k", gone(1), 10_000));
         let first = pending.next(10);
-        assert!(pending.add(b"k", gone(2)));
+        assert!(pending.add(b"k", gone(2), 10_000));
         pending.sent(None, &first);
         assert!(matches!(pending.believed(b"k"), Believed::Absent));
         assert!(matches!(pending.believed(b"other"), Believed::Unknown));
@@ -240,9 +231,9 @@ mod tests {
 
     #[test]
     fn too_many_changes_become_an_emptying() {
-        let pending = Pending::new(1000);
+        let pending = Pending::default();
         let kept = (0..100_u8)
-            .take_while(|n| pending.add(&[*n], gone(1)))
+            .take_while(|n| pending.add(&[*n], gone(1), 1000))
             .count();
         assert!((2..10).contains(&kept), "{kept}");
         assert!(matches!(pending.believed(b"other"), Believed::Absent));
@@ -253,15 +244,15 @@ mod tests {
 
     #[test]
     fn purges_of_answers_wait_within_the_same_bound() {
-        let pending = Pending::new(1000);
-        assert!(pending.add_answers(b"tx", 1));
+        let pending = Pending::default();
+        assert!(pending.add_answers(b"tx", 1, 1000));
         let first = pending.next_answers(10);
-        assert!(pending.add_answers(b"tx", 2));
+        assert!(pending.add_answers(b"tx", 2, 1000));
         pending.sent_answers(&first[0].0, first[0].1);
         assert_eq!(pending.next_answers(10), [(b"tx"[..].into(), 2)]);
         assert!(matches!(pending.believed(b"k"), Believed::Unknown));
         let mut n = 0;
-        while pending.add_answers(&[b't', n], 3) {
+        while pending.add_answers(&[b't', n], 3, 1000) {
             n += 1;
         }
         assert!((2..10).contains(&n), "{n}");

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::counters::Counter;
+use super::super::disk::Slot;
 use super::super::purges::{Known, MOST, Record};
 use super::script::{PURGE_ANSWERS, SINCE};
 use super::write::is_away;
@@ -42,7 +43,7 @@ impl Remote {
             if !is_away(&error) {
                 // It has no room for it, say; an emptying needs none.
                 self.purge(time_cache::clock_ms()).await;
-            } else if !self.pending.add_answers(&member, at) {
+            } else if !self.pending.add_answers(&member, at, self.config.queue) {
                 self.say_full();
             }
         }
@@ -103,7 +104,7 @@ impl Remote {
             new.add(*record);
         }
         let known = store.common.purges.inherit(&new);
-        if let Some(disk) = &self.disk {
+        if let Some(disk) = self.disk.as_ref().and_then(Slot::get) {
             for record in new.records() {
                 disk.note_purge(record, known.clone());
             }

@@ -78,7 +78,7 @@ impl Remote {
 
     fn postpone(&self, key: &[u8], change: Change) {
         self.count(Counter::RemoteLater, 1);
-        if !self.pending.add(key, change) {
+        if !self.pending.add(key, change, self.config.queue) {
             self.say_full();
         }
     }

@@ -78,3 +78,11 @@ pub struct RemoteLevel {
     /// For how long it may be silent before another one does.
     pub lease: Duration,
 }
+
+impl RemoteLevel {
+    /// Whether another one has the same values.
+    #[must_use]
+    pub fn shares(&self, other: &Self) -> bool {
+        self.redis == other.redis && self.prefix == other.prefix
+    }
+}
