@@ -260,11 +260,18 @@ impl Site {
     }
 }
 
-/// Serves a connection until it ends.
-pub async fn serve(stream: TcpStream, site: Rc<Site>) {
-    let Ok((remote, local)) = stream
+/// Serves a connection until it ends. It is noted at once, not when its task first runs: a worker may
+/// hang in between.
+pub fn serve(stream: TcpStream, site: Rc<Site>) -> impl Future<Output = ()> {
+    let client = site.sockets.note(stream);
+    serve_noted(client, site)
+}
+
+async fn serve_noted(client: sockets::ClientSocket, site: Rc<Site>) {
+    let Ok((remote, local)) = client
+        .stream
         .peer_addr()
-        .and_then(|remote| Ok((remote, stream.local_addr()?)))
+        .and_then(|remote| Ok((remote, client.stream.local_addr()?)))
     else {
         return;
     };
@@ -288,6 +295,6 @@ pub async fn serve(stream: TcpStream, site: Rc<Site>) {
         task: RefCell::new(None),
     });
     let place = site.connections.borrow_mut().insert(control.clone());
-    life::live(Io::new(stream, control.clone(), site.clone())).await;
+    life::live(Io::new(client, control.clone(), site.clone())).await;
     site.connections.borrow_mut().remove(place);
 }

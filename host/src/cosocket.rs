@@ -27,7 +27,7 @@ mod transport;
 
 pub use connect::{ConnectOptions, Target, connect};
 pub use datagram::{Datagrams, ReceiveDatagram, open as open_datagrams};
-pub use downstream::Traffic;
+pub use downstream::{Downstream, Traffic};
 pub use handshake::{Handshake, HandshakeError, Session};
 pub use options::StreamOption;
 use pool::Place;

@@ -282,9 +282,9 @@ impl Server {
                 Event::Signal(_) | Event::Changed(_) | Event::Built(_) => {}
                 Event::Hung(hung) => self.give_up(&hung, ending)?,
                 Event::Ended(ended) => {
-                    self.workers.remove(&ended.id);
+                    let lost = self.workers.remove(&ended.id);
                     if ended.panicked && !ending {
-                        self.replace(ended.id)?;
+                        self.replace(ended.id, lost)?;
                     }
                 }
             }
@@ -330,7 +330,7 @@ impl Server {
     }
 
     /// The others go on while a worker that panicked is replaced.
-    fn replace(&mut self, id: u32) -> anyhow::Result<()> {
+    fn replace(&mut self, id: u32, lost: Option<Worker>) -> anyhow::Result<()> {
         note(
             Level::Alert,
             format!("worker {id} panicked and is replaced"),
@@ -340,7 +340,7 @@ impl Server {
             reason = "the supervisor's own thread; no worker waits here"
         )]
         std::thread::sleep(RESTART);
-        self.start_again(id)
+        self.start_again(id, lost)
     }
 
     /// A worker whose runtime does not come back: its thread is lost, its place is not.
@@ -371,19 +371,27 @@ impl Server {
             );
             std::process::exit(HUNG);
         }
+        if let Some(lost) = &lost {
+            lost.give_up();
+        }
         if !ending {
-            self.start_again(*id)?;
+            return self.start_again(*id, lost);
         }
         if let Some(lost) = lost {
-            lost.give_up();
+            lost.shut_sockets();
         }
         Ok(())
     }
 
-    fn start_again(&mut self, id: u32) -> anyhow::Result<()> {
-        let mut sockets = Vec::new();
-        for listen in &self.generation.config.server.listen {
-            sockets.extend(listener::bind_more(listen.address, listen.backlog, 1)?);
+    /// On the sockets of the worker that is lost, with the clients who wait in their queues.
+    fn start_again(&mut self, id: u32, lost: Option<Worker>) -> anyhow::Result<()> {
+        let mut sockets = lost.map_or_else(Vec::new, |lost| lost.take_sockets());
+        let listen = &self.generation.config.server.listen;
+        if sockets.len() != listen.len() {
+            sockets.clear();
+            for listen in listen {
+                sockets.extend(listener::bind_more(listen.address, listen.backlog, 1)?);
+            }
         }
         self.start_worker(id, sockets)
     }

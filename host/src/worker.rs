@@ -1,11 +1,15 @@
 //! One worker: a thread with its own runtime, sockets, instances and connections. It shares nothing
 //! on the request path; the supervisor talks to it by [`Command`]s.
 
+use std::future::poll_fn;
 use std::net::TcpListener as StdListener;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -51,14 +55,47 @@ pub struct Worker {
     /// Its number.
     pub id: u32,
     commands: mpsc::UnboundedSender<Command>,
-    open: Open,
+    shared: Shared,
+}
+
+/// Second descriptors of the sockets that a worker listens on. When it hangs or panics, the next one
+/// goes on with them, so that the clients in their queues wait for it and lose nothing; the worker
+/// drops them when it stops listening.
+#[derive(Debug, Default)]
+struct Open {
+    /// What it listens on, or will as soon as it reads its commands.
+    now: Vec<OwnedFd>,
+    /// What it listened on before, until it has read that command.
+    before: Vec<OwnedFd>,
+}
+
+impl Open {
+    fn replace(&mut self, sockets: &[StdListener]) {
+        self.before.append(&mut self.now);
+        let second = |socket: &StdListener| socket.as_fd().try_clone_to_owned().ok();
+        // Without descriptors left, a worker that hangs has its sockets bound anew.
+        self.now.extend(sockets.iter().filter_map(second));
+    }
+}
+
+/// What a worker's thread shares with its supervisor.
+#[derive(Debug, Clone, Default)]
+struct Shared {
+    open: Arc<Mutex<Open>>,
     clients: Sockets,
+    /// Another worker has its number and its sockets.
     given_up: Arc<AtomicBool>,
 }
 
-/// Second descriptors of the sockets that a worker listens on, to shut them from outside when it
-/// hangs; the worker drops them when it stops listening.
-type Open = Arc<Mutex<Vec<std::os::fd::OwnedFd>>>;
+impl Shared {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+}
 
 impl Worker {
     /// Starts a thread. `ended` is told when it is over.
@@ -73,11 +110,9 @@ impl Worker {
     ) -> std::io::Result<Self> {
         let (commands, received) = mpsc::unbounded_channel();
         let id = info.id;
-        let open = Open::default();
-        let given_up = Arc::new(AtomicBool::new(false));
-        let (opened, forgotten) = (open.clone(), given_up.clone());
-        let clients = Sockets::default();
-        let noted = clients.clone();
+        let shared = Shared::default();
+        shared.open().replace(&sockets);
+        let own = shared.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             // Once per turn of the loop, as nginx does: a clock call per request is one too many.
@@ -91,11 +126,10 @@ impl Worker {
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     LocalSet::new().block_on(
                         &runtime,
-                        run(info, generation, sockets, received, (opened, noted)),
+                        run(info, generation, sockets, received, own.clone()),
                     );
                 }));
-                if forgotten.load(Ordering::Relaxed) {
-                    // Another worker has its number.
+                if own.is_given_up() {
                     return;
                 }
                 // The supervisor is gone only when the process ends.
@@ -109,36 +143,54 @@ impl Worker {
         Ok(Self {
             id,
             commands,
-            open,
-            clients,
-            given_up,
+            shared,
         })
     }
 
     /// A worker that hangs gets no more connections, and its end, should it come, is nobody's
     /// concern. The clients it has are let go: nobody will answer them.
-    pub fn give_up(self) {
-        self.given_up.store(true, Ordering::Relaxed);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for socket in open.drain(..) {
-            // A socket that the system has shut already is what is wanted.
-            let _shut = socket2::SockRef::from(&socket)
-                .shutdown(std::net::Shutdown::Both)
-                .is_ok();
+    pub fn give_up(&self) {
+        self.shared.given_up.store(true, Ordering::Relaxed);
+        for socket in self.shared.open().before.drain(..) {
+            shut(&socket);
         }
-        drop(open);
-        self.clients.close();
+        self.shared.clients.close();
+    }
+
+    /// What it listens on, for the worker in its place; for nobody else it would be a queue that
+    /// nobody serves.
+    #[must_use]
+    pub fn take_sockets(&self) -> Vec<StdListener> {
+        let now = std::mem::take(&mut self.shared.open().now);
+        now.into_iter().map(StdListener::from).collect()
+    }
+
+    /// Its sockets have no other worker: who waits in their queues is let go.
+    pub fn shut_sockets(&self) {
+        for socket in self.take_sockets() {
+            shut(&socket.into());
+        }
     }
 
     /// Gives a command; a worker that has ended hears nothing.
     pub fn tell(&self, command: Command) {
+        if let Command::Listen(sockets) = &command {
+            self.shared.open().replace(sockets);
+        }
         let _heard = self.commands.send(command).is_ok();
     }
 }
 
+fn shut(socket: &OwnedFd) {
+    // A socket that the system has shut already is what is wanted.
+    let _shut = socket2::SockRef::from(socket)
+        .shutdown(std::net::Shutdown::Both)
+        .is_ok();
+}
+
 struct State {
     site: Rc<Site>,
-    open: Open,
+    shared: Shared,
     info: WorkerInfo,
     accepting: Vec<(Rc<tokio::net::TcpListener>, JoinHandle<()>)>,
     retired: Rc<std::cell::RefCell<Vec<Rc<Served>>>>,
@@ -149,12 +201,13 @@ async fn run(
     generation: Arc<Generation>,
     sockets: Vec<StdListener>,
     mut commands: mpsc::UnboundedReceiver<Command>,
-    (open, clients): (Open, Sockets),
+    shared: Shared,
 ) {
-    let site = Site::new(Served::start(generation, info.clone()), info.id, clients);
+    let served = Served::start(generation, info.clone());
+    let site = Site::new(served, info.id, shared.clients.clone());
     let mut state = State {
         site: site.clone(),
-        open,
+        shared,
         info,
         accepting: Vec::new(),
         retired: Rc::default(),
@@ -218,12 +271,8 @@ async fn stopped(commands: &mut mpsc::UnboundedReceiver<Command>) {
 
 impl State {
     fn listen(&mut self, sockets: Vec<StdListener>) {
-        self.stop_listening();
+        self.leave_sockets();
         for socket in sockets {
-            let second = std::os::fd::AsFd::as_fd(&socket).try_clone_to_owned();
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            open.extend(second.ok());
-            drop(open);
             let listener = match tokio::net::TcpListener::from_std(socket) {
                 Ok(listener) => Rc::new(listener),
                 Err(error) => {
@@ -236,21 +285,33 @@ impl State {
                 }
             };
             let (site, socket) = (self.site.clone(), listener.clone());
+            let shared = self.shared.clone();
             let task = tokio::task::spawn_local(async move {
-                listener::accept(&socket, |stream| serve(stream, &site)).await
+                let mut accept = pin!(listener::accept(&socket, |stream| serve(stream, &site)));
+                // Who comes back after it was given up would take clients from its successor.
+                poll_fn(|cx| match shared.is_given_up() {
+                    true => Poll::Ready(()),
+                    false => accept.as_mut().poll(cx),
+                })
+                .await;
             });
             self.accepting.push((listener, task));
         }
     }
 
-    /// What the kernel has accepted for us is served; nothing new comes.
     fn stop_listening(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clear();
-        drop(open);
+        self.shared.open().now.clear();
+        self.leave_sockets();
+    }
+
+    /// What the kernel has accepted for us is served; nothing new comes.
+    fn leave_sockets(&mut self) {
+        self.shared.open().before.clear();
         for (listener, task) in self.accepting.drain(..) {
             task.abort();
-            listener::accept_waiting(&listener, |stream| serve(stream, &self.site));
+            if !self.shared.is_given_up() {
+                listener::accept_waiting(&listener, |stream| serve(stream, &self.site));
+            }
         }
     }
 

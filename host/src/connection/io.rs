@@ -10,9 +10,8 @@ use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-use super::sockets::Noted;
+use super::sockets::ClientSocket;
 use super::{Control, Doing, Order, Site};
 
 /// Sweeps that a client which closed its half may wait for an answer.
@@ -25,9 +24,7 @@ const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nServer: phasor\r\nCon
 /// may close its half and still wait. The sweep lets the end through when that takes long, as nginx
 /// takes such a client for gone (499).
 struct Held {
-    /// Stands before the socket, because fields are dropped in their order.
-    _noted: Noted,
-    stream: TcpStream,
+    client: ClientSocket,
     /// What has been read already and comes first.
     before: Bytes,
     control: Rc<Control>,
@@ -47,7 +44,7 @@ impl AsyncRead for Held {
         }
         if self.control.half_closed.get().is_none() {
             let before = buf.filled().len();
-            let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+            let result = Pin::new(&mut self.client.stream).poll_read(cx, buf);
             if !matches!(result, Poll::Ready(Ok(()))) || buf.filled().len() != before {
                 return result;
             }
@@ -67,15 +64,15 @@ impl AsyncWrite for Held {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        Pin::new(&mut self.client.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.client.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.client.stream).poll_shutdown(cx)
     }
 }
 
@@ -87,10 +84,9 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub(super) fn new(stream: TcpStream, control: Rc<Control>, site: Rc<Site>) -> Self {
+    pub(super) fn new(client: ClientSocket, control: Rc<Control>, site: Rc<Site>) -> Self {
         let held = Held {
-            _noted: site.sockets.note(&stream),
-            stream,
+            client,
             before: Bytes::new(),
             control: control.clone(),
             site: site.clone(),
@@ -118,9 +114,9 @@ impl Io {
     }
 
     /// The socket, and what was read of it and put back.
-    pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
+    pub(super) fn into_parts(self) -> (ClientSocket, Bytes) {
         let held = self.inner.into_inner();
-        (held.stream, held.before)
+        (held.client, held.before)
     }
 
     /// Whether bytes wait that were put back.
@@ -130,12 +126,12 @@ impl Io {
 
     /// Waits until there is something to read: bytes, or the end.
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.inner().stream.poll_read_ready(cx)
+        self.inner.inner().client.stream.poll_read_ready(cx)
     }
 
     /// Reads what is there.
     pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.inner().stream.try_read(buffer)
+        self.inner.inner().client.stream.try_read(buffer)
     }
 
     fn wrote<T>(&self, result: &Poll<T>) {

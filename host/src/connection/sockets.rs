@@ -4,6 +4,7 @@
 //! The lock is taken when a connection begins and ends, by the worker alone; the supervisor takes it
 //! once, when the worker is given up.
 
+use std::any::Any;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::sync::Arc;
 
@@ -16,12 +17,13 @@ use tokio::net::TcpStream;
 pub struct Sockets(Arc<Mutex<Slab<RawFd>>>);
 
 impl Sockets {
-    /// Notes a socket until what it gives is dropped; that has to be before the socket is.
-    pub(super) fn note(&self, stream: &TcpStream) -> Noted {
-        Noted {
+    /// Notes a socket as long as it is open.
+    pub(super) fn note(&self, stream: TcpStream) -> ClientSocket {
+        let noted = Noted {
             place: self.0.lock().insert(stream.as_raw_fd()),
             sockets: self.clone(),
-        }
+        };
+        ClientSocket { noted, stream }
     }
 
     /// Ends every connection, from any thread.
@@ -31,7 +33,8 @@ impl Sockets {
     )]
     pub fn close(&self) {
         for (_, socket) in &*self.0.lock() {
-            // SAFETY: what is noted is open: `Noted` is dropped, under this lock, before its socket.
+            // SAFETY: what is noted is open: `Noted` is dropped, under this lock, before its socket,
+            // by the order of fields here and in `cosocket::Downstream`.
             let socket = unsafe { BorrowedFd::borrow_raw(*socket) };
             // A socket that the client has closed already is what is wanted.
             let _shut = rustix::net::shutdown(socket, rustix::net::Shutdown::Both).is_ok();
@@ -39,9 +42,23 @@ impl Sockets {
     }
 }
 
-/// A socket that is noted.
+/// A client's socket. Fields are dropped in their order.
 #[derive(Debug)]
-pub(super) struct Noted {
+pub(super) struct ClientSocket {
+    noted: Noted,
+    pub(super) stream: TcpStream,
+}
+
+impl ClientSocket {
+    /// The socket, and what has to be dropped before it.
+    pub(super) fn into_parts(self) -> (Box<dyn Any + Send + Sync>, TcpStream) {
+        (Box::new(self.noted), self.stream)
+    }
+}
+
+/// The note of a socket.
+#[derive(Debug)]
+struct Noted {
     place: usize,
     sockets: Sockets,
 }

@@ -95,7 +95,8 @@ pub(super) async fn serve(io: Io, leaving: Leaving) {
     let id = running.id;
     let (socket, unread) = io.into_parts();
     let before = join(exchange::with(id, |x| x.body.leave()), unread);
-    let (stream, traffic) = Stream::of_client(socket, before);
+    let (noted, socket) = socket.into_parts();
+    let (stream, traffic) = Stream::of_client(noted, socket, before);
     *control.tunnel.borrow_mut() = Some(Rc::new(Tunnel {
         stream: stream.clone(),
         traffic: traffic.clone(),
@@ -137,8 +138,8 @@ pub(super) async fn serve(io: Io, leaving: Leaving) {
     match end {
         End::Done => {
             running.over();
-            if let Some(socket) = socket {
-                linger(socket, &control).await;
+            if let Some(mut socket) = socket {
+                linger(socket.socket(), &control).await;
             }
         }
         End::Left => running.client_left(driver),
@@ -217,7 +218,7 @@ impl Written {
 
 /// Ends the connection so that the client gets all that was sent: a socket that is closed while the
 /// client still sends is reset, and what it has not read yet is lost.
-async fn linger(mut socket: TcpStream, control: &Control) {
+async fn linger(socket: &mut TcpStream, control: &Control) {
     let lingering = async {
         if socket.shutdown().await.is_err() {
             return;

@@ -2,6 +2,7 @@
 //! already comes first, and what goes over it is counted for `$bytes_sent` and for the sweep, which
 //! ends connections that are silent for too long. And a request's body as a stream that is only read.
 
+use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -50,10 +51,19 @@ impl Traffic {
 
 /// The client's side of a stream.
 #[derive(Debug)]
-pub(super) struct Downstream {
+pub struct Downstream {
+    /// Who knows the socket by its number; dropped before it, as fields are in their order.
+    _noted: Box<dyn Any + Send + Sync>,
     pub(super) stream: TcpStream,
     before: Bytes,
     traffic: Arc<Traffic>,
+}
+
+impl Downstream {
+    /// The socket itself.
+    pub fn socket(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
 }
 
 impl AsyncRead for Downstream {
@@ -153,11 +163,16 @@ impl Socket {
 }
 
 impl Stream {
-    /// A client's connection; `before` was read of it already.
+    /// A client's connection; `before` was read of it already, and `noted` is dropped before it.
     #[must_use]
-    pub fn of_client(stream: TcpStream, before: Bytes) -> (Self, Arc<Traffic>) {
+    pub fn of_client(
+        noted: Box<dyn Any + Send + Sync>,
+        stream: TcpStream,
+        before: Bytes,
+    ) -> (Self, Arc<Traffic>) {
         let traffic = Arc::new(Traffic::default());
         let transport = Transport::Downstream(Downstream {
+            _noted: noted,
             stream,
             before,
             traffic: traffic.clone(),
@@ -182,12 +197,12 @@ impl Stream {
 
     /// Takes a client's connection back; whoever still reads or writes finds it closed.
     #[must_use]
-    pub fn take_back(&self) -> Option<TcpStream> {
+    pub fn take_back(&self) -> Option<Downstream> {
         let mut socket = self.0.lock();
         let transport = socket.transport.take();
         socket.close();
         match transport {
-            Some(Transport::Downstream(downstream)) => Some(downstream.stream),
+            Some(Transport::Downstream(downstream)) => Some(downstream),
             _ => None,
         }
     }

@@ -248,7 +248,7 @@ static LIMITS: Table = Table {
         Directive::new(
             "watchdog",
             TIMEOUT,
-            "How long a Lua plugin or another reactor may hold its worker at a stretch before the worker is replaced; also how long a component's `init` may run.",
+            "How long a Lua plugin or another reactor may hold its worker at a stretch before the worker is replaced: its clients are let go, those who wait to be accepted are served by the next one; also how long a component's `init` may run.",
         )
         .default("\"10s\""),
         Directive::new(
