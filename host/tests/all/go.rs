@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::client::get;
 use crate::harness::{Folder, PHASOR, Server, prepare, root};
 use crate::process::{have, run};
-use crate::redis::Redis;
+use crate::redis::{Redis, wait_until};
 
 /// The folder of the built programs.
 fn binaries() -> PathBuf {
@@ -81,6 +81,47 @@ content = "go"
     let starts = count("starts in worker 0, after init: true");
     assert!(starts >= 1, "{log}");
     assert_eq!(count("leaves worker 0"), starts, "{log}");
+}
+
+#[test]
+fn answers_are_purged() {
+    let config = r#"
+[server]
+workers = 2
+[shared.n]
+size = "1m"
+[cache.products]
+[plugin.go]
+component = "{guests}/go-services.wasm"
+limits = { cpu = "10s" }
+allow = { cache = ["products"] }
+[[route]]
+path = "/cache/purge"
+content = "go"
+[[route]]
+path = "/kept"
+cache = "products"
+lua.content = """
+ngx.header['Cache-Control'] = 'max-age=600'
+ngx.header['Cache-Tag'] = 'kept'
+ngx.print(ngx.shared.n:incr('n', 1, 0))
+"""
+"#;
+    let server = Server::start(config, &[]);
+    let ask = |path: &str| get(server.port(), path).text();
+    for (what, gone) in [
+        ("tag=kept", true),
+        ("prefix=http://localhost/ke", true),
+        ("key=http://localhost/kept", true),
+        ("tag=other", false),
+    ] {
+        // It is kept a moment after it has left.
+        wait_until(|| ask("/kept") == ask("/kept"));
+        let kept = ask("/kept");
+        assert_eq!(ask(&format!("/cache/purge?{what}")), "purged\n");
+        assert_eq!(ask("/kept") != kept, gone, "{what}");
+    }
+    server.stop(Signal::QUIT);
 }
 
 #[test]

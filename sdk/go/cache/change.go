@@ -91,6 +91,37 @@ func (c *Cache[T]) Purge(ctx context.Context) error {
 	return err
 }
 
+// Answers of routes (`cache` on a route); one of the fields says which.
+type Answers struct {
+	// Key is a URI, and all answers of it.
+	Key string
+	// Prefix is what their keys begin with.
+	Prefix string
+	// Tag is named in their Surrogate-Key or Cache-Tag.
+	Tag string
+}
+
+func (a Answers) lower() host.Answers {
+	switch {
+	case a.Key != "":
+		return host.MakeAnswersKey([]byte(a.Key))
+	case a.Prefix != "":
+		return host.MakeAnswersPrefix([]byte(a.Prefix))
+	default:
+		return host.MakeAnswersTagged([]byte(a.Tag))
+	}
+}
+
+// PurgeAnswers purges answers of routes that this cache keeps; no worker serves them when this returns.
+func (c *Cache[T]) PurgeAnswers(ctx context.Context, answers Answers) error {
+	lowered := answers.lower()
+	_, err := change(ctx,
+		func() changed { return host.PurgeAnswers(c.id, lowered) },
+		func() *operation.Operation { return host.BeginPurgeAnswers(c.id, lowered) },
+	)
+	return err
+}
+
 // Counters are what was counted since the process started, by name: see docs/cache.md.
 func (c *Cache[T]) Counters() map[string]uint64 {
 	counters := map[string]uint64{}

@@ -117,7 +117,7 @@ func service(r *phasor.Request) (string, error) {
 	case "fired":
 		return fired(ctx)
 	case "cache":
-		return cached(ctx, rest)
+		return cached(ctx, r, rest)
 	case "lock":
 		return locks(ctx)
 	case "http":

@@ -29,7 +29,7 @@ var (
 	asked    int
 )
 
-func cached(ctx context.Context, key string) (string, error) {
+func cached(ctx context.Context, r *phasor.Request, key string) (string, error) {
 	if products == nil {
 		opened, err := cache.Open[product]("products")
 		if err != nil {
@@ -56,6 +56,10 @@ func cached(ctx context.Context, key string) (string, error) {
 		return bulk(ctx), nil
 	case "opposite":
 		return opposite(ctx)
+	case "purge":
+		return "purged", products.PurgeAnswers(ctx, cache.Answers{
+			Key: r.Arg("key"), Prefix: r.Arg("prefix"), Tag: r.Arg("tag"),
+		})
 	}
 	found, err := products.GetWith(ctx, key, cache.Options{}, load)
 	if err != nil {
