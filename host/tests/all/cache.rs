@@ -11,6 +11,7 @@ fn server(workers: u32, more: &str) -> Server {
         r#"
 [server]
 workers = {workers}
+keepalive_requests = 1000000
 [shared.calls]
 size = "64k"
 [cache.things]

@@ -82,3 +82,35 @@ fn a_flight_that_fails_is_handed_to_the_other_server_at_once() {
             .starts_with(r#"Some("ok")"#)
     );
 }
+
+#[test]
+fn a_purge_reaches_the_values_and_the_flights_of_the_other_server() {
+    let Some(store) = Redis::start(&[]) else {
+        return;
+    };
+    let start = || {
+        server(
+            store.port,
+            "wait = \"60s\"\nttl = \"1h\"",
+            ", cluster = true",
+        )
+    };
+    let (first, second) = (start(), start());
+    ask(&first, "/put?key=k&version=1&size=10");
+    until(&second, "/look?key=k", "1");
+    let mut slow = send(&second, "/get?key=flying&slow=2000&source=old");
+    until(&second, "/counter?key=misses", "1");
+    assert_eq!(ask(&first, "/purge"), "Ok(())");
+    until(&second, "/look?key=k", "none");
+    // What was asked for before serves who asked, and nobody else.
+    let text = slow.response(false).unwrap().text();
+    assert!(text.starts_with(r#"Some("old")"#), "{text}");
+    for server in [&first, &second] {
+        until(server, "/get?key=flying&source=new", r#"Some("new")"#);
+    }
+    assert_eq!(
+        counter(&second, "lost") + counter(&second, "l3_refused"),
+        1,
+        "the late value"
+    );
+}

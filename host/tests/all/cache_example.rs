@@ -11,6 +11,11 @@ use crate::redis::{Redis, wait_until};
 
 /// The example on one worker, so that it is known which instance answers.
 fn server(redis: u16) -> Server {
+    let (folder, config) = example(redis);
+    Server::start_in(folder, &config)
+}
+
+fn example(redis: u16) -> (Folder, String) {
     let example = root().join("examples/06-cache");
     let folder = Folder::new();
     folder.copy_from(&example);
@@ -20,7 +25,12 @@ fn server(redis: u16) -> Server {
         .replace("workers = 2", "workers = 1")
         .replace("ttl = \"10s\"", "ttl = \"5s\"")
         .replace("127.0.0.1:6379", &format!("127.0.0.1:{redis}"));
-    Server::start_in(folder, &config)
+    (folder, config)
+}
+
+fn counters(server: &Server) -> serde_json::Value {
+    let text = ask(server, "GET", "/counters");
+    serde_json::from_str(&text).unwrap()
 }
 
 fn ask(server: &Server, method: &str, path: &str) -> String {
@@ -43,6 +53,35 @@ fn level(server: &Server, path: &str) -> (String, f64) {
 }
 
 #[test]
+fn after_a_restart_a_product_comes_from_the_disk() {
+    let Some(redis) = Redis::start(&[]) else {
+        return;
+    };
+    let data = Folder::new();
+    let port = redis.port;
+    let start = || {
+        let (folder, config) = example(port);
+        let path = data.path().join("products");
+        let config = config
+            .replace("var/products", &path.display().to_string())
+            .replace("ttl = \"5s\"", "ttl = \"10m\"");
+        Server::start_in(folder, &config)
+    };
+    let first = start();
+    let of = |server: &Server, name: &str| counters(server)["products"][name].as_u64().unwrap();
+    let (_, price) = level(&first, "/product/1");
+    wait_until(|| of(&first, "disk_writes") == 1);
+    first.stop(Signal::TERM);
+    // Redis has forgotten it, and is away: only the disk has it.
+    drop(redis);
+    let second = start();
+    ask(&second, "POST", "/power?on=0");
+    assert_eq!(level(&second, "/product/1"), ("disk".to_owned(), price));
+    assert_eq!(level(&second, "/product/1"), ("instance".to_owned(), price));
+    assert_eq!(of(&second, "disk_hits"), 1);
+}
+
+#[test]
 fn a_product_comes_from_every_level() {
     let Some(mut redis) = Redis::start(&[]) else {
         return;
@@ -52,11 +91,7 @@ fn a_product_comes_from_every_level() {
     };
     let first = server(redis.port);
     ask(&first, "POST", "/change?id=1&price=50");
-    let asked = |server: &Server| {
-        let text = ask(server, "GET", "/counters");
-        let counters: serde_json::Value = serde_json::from_str(&text).unwrap();
-        counters["database"]["asked"].as_u64().unwrap()
-    };
+    let asked = |server: &Server| counters(server)["database"]["asked"].as_u64().unwrap();
     is(&first, "/product/1", "callback", 50.0);
     is(&first, "/product/1", "instance", 50.0);
     // Rust has an instance of its own.

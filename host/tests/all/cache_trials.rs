@@ -16,6 +16,7 @@ fn server(workers: u32, cache: &str, more: &str) -> Server {
         r#"
 [server]
 workers = {workers}
+keepalive_requests = 1000000
 [shared.d]
 size = "1m"
 [cache.things]

@@ -33,6 +33,10 @@ cache = {{ name = "things", valid = "10m" }}
 }
 
 fn server(origin: u16, redis: u16) -> Server {
+    server_with(origin, redis, "")
+}
+
+fn server_with(origin: u16, redis: u16, l3: &str) -> Server {
     let more = routes(origin, redis);
     let config = format!(
         r#"
@@ -41,7 +45,7 @@ workers = 2
 [shared.calls]
 size = "64k"
 [cache.things]
-l3 = {{ redis = "main" }}
+l3 = {{ redis = "main" {l3} }}
 [plugin.cache]
 component = "{{guests}}/cache.wasm"
 allow = {{ cache = ["things"], shared = ["calls"] }}
@@ -143,6 +147,50 @@ fn who_was_cut_off_hears_when_its_connection_is_back() {
     redis(store.port, &[b"CLIENT", b"KILL", b"TYPE", b"pubsub"]);
     first.wait_log("changes of other servers are heard again", mark);
     purge(&first, "tag=lamp");
+    second.process().signal(Signal::CONT);
+    until(&second, LAMP, ("MISS", Some("2")));
+    is(&ask(second.port(), CHAIR, ""), "HIT", "1");
+}
+
+#[test]
+fn servers_with_one_flight_for_all_hear_of_purges_too() {
+    let (Some((_nginx, origin)), Some(store)) = (origin(), Redis::start(&[])) else {
+        return;
+    };
+    let start = || server_with(origin, store.port, ", cluster = true");
+    let (first, second) = (start(), start());
+    both_have(&store, &first, &second, &[LAMP, CHAIR]);
+    for (what, times) in [
+        ("tag=lamp", "2"),
+        ("prefix=http://localhost/shop/lamp", "3"),
+    ] {
+        purge(&first, what);
+        until(&second, LAMP, ("MISS", Some(times)));
+        // The one that purged gets what the other has brought.
+        until(&first, LAMP, ("HIT", Some(times)));
+    }
+    is(&ask(second.port(), CHAIR, ""), "HIT", "1");
+}
+
+/// It forgets the record of purges with all else while all connections to it live.
+#[test]
+fn a_redis_that_is_emptied_on_the_way_gets_its_record_of_purges_back() {
+    let (Some((_nginx, origin)), Some(store)) = (origin(), Redis::start(&[])) else {
+        return;
+    };
+    let (first, mut second) = (server(origin, store.port), server(origin, store.port));
+    both_have(&store, &first, &second, &[LAMP, CHAIR]);
+    second.process().signal(Signal::STOP);
+    let mark = first.mark();
+    redis(store.port, &[b"CLIENT", b"KILL", b"TYPE", b"pubsub"]);
+    first.wait_log("changes of other servers are heard again", mark);
+    purge(&first, "tag=lamp");
+    redis(store.port, &[b"FLUSHALL"]);
+    let begin = Instant::now();
+    while redis(store.port, &[b"ZSCORE", b"things:!purges", b"tlamp"]).starts_with("$-1") {
+        assert!(begin.elapsed() < PATIENCE, "the purge is forgotten");
+    }
+    // It was cut off and would give back what it has: but not this.
     second.process().signal(Signal::CONT);
     until(&second, LAMP, ("MISS", Some("2")));
     is(&ask(second.port(), CHAIR, ""), "HIT", "1");

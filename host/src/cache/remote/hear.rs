@@ -95,6 +95,11 @@ impl Listener for Remote {
     }
 
     async fn turn(&self) -> Result<(), RedisError> {
+        // Emptied while the connection lives: it gets back its mark and the record of purges, so that who
+        // was cut off meanwhile finds them.
+        if self.life.lock().is_some() && self.mark().await?.is_none() {
+            self.greet().await?;
+        }
         self.renew_claims().await?;
         self.flush().await
     }
@@ -113,6 +118,16 @@ impl Listener for Remote {
 impl Remote {
     fn life_key(&self) -> Vec<u8> {
         self.name("!life", b"")
+    }
+
+    /// The mark of this Redis, if it has one.
+    async fn mark(&self) -> Result<Option<Vec<u8>>, RedisError> {
+        let mut mark = redis::cmd("GET");
+        mark.arg(self.life_key());
+        Ok(match self.client().command(mark).await? {
+            Value::BulkString(life) => Some(life),
+            _ => None,
+        })
     }
 
     /// The mark of this Redis; a new one if it has none.
