@@ -86,7 +86,7 @@ bless:
 ## Phasor beside nginx and OpenResty's Lua, then single steps; fills the tables of benches/README.md.
 bench:
 	cargo build --locked --release
-	cargo build --locked --profile guest --target $(WASM) -p guest-hello -p guest-services
+	cargo build --locked --profile guest --target $(WASM) -p guest-hello -p guest-services -p guest-cache
 	python3 benches/load/bench.py --write
 	python3 benches/load/waiting.py --write
 	cargo bench --locked -p phasor --bench micro

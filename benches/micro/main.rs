@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start says so")]
 
 mod cache;
+mod hits;
 mod plan;
 mod plugin;
 mod router;
@@ -18,6 +19,7 @@ criterion_group!(
     router::look_up,
     plan::build,
     plan::walk,
-    cache::look_up
+    cache::look_up,
+    hits::in_guests
 );
 criterion_main!(micro);

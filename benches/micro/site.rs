@@ -7,9 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
+use phasor::api::WorkerInfo;
 use phasor::config::Config;
+use phasor::engine::Routes;
 use phasor::exchange::{self, ConnectionInfo, ExchangeId, Request, RequestBody};
-use phasor::generation::{Builder, Generation};
+use phasor::generation::{Builder, Generation, Served};
 use phasor::server;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
@@ -55,6 +58,12 @@ impl Bench {
             .expect("the generation can be built")
     }
 
+    /// What a worker serves of a generation.
+    pub(crate) fn serve(&self, generation: Arc<Generation>) -> Rc<dyn Routes> {
+        let start = async { Served::start(generation, WorkerInfo::default()) };
+        self.runtime.block_on(self.local.run_until(start))
+    }
+
     /// The time that `count` turns of `once` take.
     pub(crate) fn time(&self, count: u64, mut once: impl AsyncFnMut()) -> Duration {
         self.runtime.block_on(self.local.run_until(async {
@@ -69,7 +78,16 @@ impl Bench {
 
 /// A new request for `/`.
 pub(crate) fn exchange(connection: &Rc<ConnectionInfo>) -> ExchangeId {
-    let mut request = Request::default();
+    exchange_for(connection, &Request::default().target)
+}
+
+/// A new request for that.
+pub(crate) fn exchange_for(connection: &Rc<ConnectionInfo>, target: &PathAndQuery) -> ExchangeId {
+    let mut request = Request {
+        target: target.clone(),
+        original: target.clone(),
+        ..Request::default()
+    };
     request.headers.insert(
         http::header::HOST,
         http::HeaderValue::from_static("localhost"),

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- generated: make bench, micro -->", "<!-- end of generated -->"
 # The groups in the order of a request.
-GROUPS = ["call", "instance", "router", "plan", "cache"]
+GROUPS = ["call", "instance", "router", "plan", "cache", "hit in a guest"]
 
 
 def spent(nanoseconds):

@@ -129,6 +129,7 @@ fn act(cache: &Cache<String>, uri: &str) -> String {
         },
         "/parts" => parts(cache).unwrap_or_else(|error| format!("{error:?}")),
         "/speed" => speed(cache),
+        "/hits" => hits(cache, uri),
         "/write" => write(cache).unwrap_or_else(|error| error),
         "/read" => read(cache).unwrap_or_else(|error| error),
         "/counter" => cache
@@ -226,6 +227,19 @@ fn speed(cache: &Cache<String>) -> String {
     ((time::monotonic() - start) / ROUNDS)
         .as_nanos()
         .to_string()
+}
+
+/// Looks the same value up, `count` times; with `look=no` only the loop is run.
+fn hits(cache: &Cache<String>, uri: &str) -> String {
+    let number = |name| argument(uri, name).map_or(0, |text| text.parse().unwrap_or(0));
+    let value = "x".repeat(number("size"));
+    let get = || cache.get("a product's key", || Ok(Some(value.clone())));
+    let wants = argument(uri, "look") != Some("no");
+    let mut found = 0;
+    for _ in 0..number("count") {
+        found += usize::from(std::hint::black_box(wants) && get().is_ok_and(|v| v.is_some()));
+    }
+    found.to_string()
 }
 
 #[phasor_plugin::content]
