@@ -14,6 +14,7 @@ fn config() -> Config {
     Config {
         name: "bench".to_owned(),
         items: 0,
+        longest: 64 << 10,
         size: 64 << 20,
         negative: 8 << 20,
         ttl: 3_600_000,

@@ -160,7 +160,12 @@ impl Cache {
 
     fn found(&self, entry: &Entry, level: Level, mut stamp: Stamp, now: u64) -> Found {
         // A copy ends where somebody should bring a new value, so that the cache hears of it.
-        stamp.until = if entry.due > now { entry.due } else { 0 };
+        let short = entry.value.as_ref().map_or(0, Bytes::len) as u64 <= self.config.longest;
+        stamp.until = if short && entry.due > now {
+            entry.due
+        } else {
+            0
+        };
         Found {
             value: entry.value.clone(),
             level,

@@ -22,6 +22,7 @@ fn config() -> Config {
     Config {
         name: "test".to_owned(),
         items: 10,
+        longest: 1000,
         size: 1 << 20,
         negative: 128 << 10,
         ttl: 30_000,
@@ -354,6 +355,19 @@ async fn negative_values_for_ever_and_too_large_ones() {
     assert!(cache.peek(b"big", true).is_none(), "an older value stays");
     for key in [&b""[..], &[b'x'; 65_536]] {
         assert_eq!(cache.delete(key).await, Err(CacheError::InvalidKey));
+    }
+}
+
+#[tokio::test]
+async fn no_instance_keeps_a_copy_of_a_long_value() {
+    let cache = cache(&config());
+    for (length, kept) in [(1000, true), (1001, false)] {
+        let long = value(&"v".repeat(length));
+        let stamp = cache.set(b"k", long.clone(), Options::default()).await;
+        assert_eq!(stamp.unwrap().until > 0, kept, "{length}");
+        let found = hit(get(&cache, "k").await);
+        assert_eq!(found.value, long);
+        assert_eq!(cache.fresh(found.stamp), kept, "{length}");
     }
 }
 

@@ -90,15 +90,27 @@ pub(super) static CACHE: Table = Table {
 static L1: Table = Table {
     title: "[cache.NAME] l1",
     doc: "Decoded values in each instance.",
-    directives: &[Directive::new(
-        "items",
-        Kind::Integer {
-            min: 0,
-            max: 10_000_000,
-        },
-        "How many; 0 is none.",
-    )
-    .default("1000")],
+    directives: &[
+        Directive::new(
+            "items",
+            Kind::Integer {
+                min: 0,
+                max: 10_000_000,
+            },
+            "How many; 0 is none.",
+        )
+        .default("1000"),
+        Directive::new(
+            "longest",
+            Kind::Size {
+                min: 0,
+                max: 1 << 32,
+            },
+            "The longest value, in bytes as it is stored, of which an instance keeps its own copy. So \
+             an instance's copies are of `items` times as many bytes at most.",
+        )
+        .default("\"64k\""),
+    ],
 };
 
 static L2: Table = Table {

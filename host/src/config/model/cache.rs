@@ -13,6 +13,8 @@ pub struct Cache {
     pub name: String,
     /// Decoded values per instance.
     pub items: u32,
+    /// The longest value of which an instance keeps one.
+    pub longest: u64,
     /// Bytes in the process.
     pub size: u64,
     /// Those of them that are for what there is no value for.

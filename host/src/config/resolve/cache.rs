@@ -128,6 +128,7 @@ pub(super) fn add_those_of_dicts(caches: &mut Vec<Cache>, dicts: &[SharedDict]) 
         caches.push(Cache {
             name: dict.name.clone(),
             items: 100,
+            longest: 1 << 20,
             size: dict.size.try_into().unwrap_or(u64::MAX),
             negative: negative_part(dict.size.try_into().unwrap_or(u64::MAX)),
             ttl: 30_000,
@@ -161,6 +162,7 @@ fn one_cache(entry: &Entry, fields: &Fields, levels: Behind) -> Cache {
     Cache {
         name: entry.name.clone(),
         items: u32::try_from(count(l1, "items")).unwrap_or(0),
+        longest: l1.size("longest").unwrap_or(0),
         size,
         negative: l2.size("negative").unwrap_or(negative_part(size)),
         ttl: millis(fields.time("ttl")),
