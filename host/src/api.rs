@@ -206,6 +206,9 @@ pub struct HostState {
     wasi: WasiCtx,
 }
 
+/// A runtime that starts in an instance whose memory becomes a heap image.
+pub struct Starting(wasi::Steady);
+
 impl HostState {
     /// The state of a new instance.
     #[must_use]
@@ -226,6 +229,25 @@ impl HostState {
             timers: Started::default(),
             wasi,
         }
+    }
+
+    /// The state of an instance whose memory becomes a heap image. While its runtime starts it draws the
+    /// same numbers each time, made of the machine's `secret`.
+    #[must_use]
+    pub fn for_image(
+        plugin: Arc<PluginInfo>,
+        memory: usize,
+        (secret, component): (u64, &[u8]),
+    ) -> (Self, Starting) {
+        let steady = wasi::Steady::new(secret, component);
+        let mut state = Self::new(plugin, WorkerInfo::default(), memory);
+        state.wasi = wasi::image(&state.plugin, &steady, true);
+        (state, Starting(steady))
+    }
+
+    /// The runtime has started: what it draws from now on is random.
+    pub fn started(&mut self, starting: &Starting) {
+        self.wasi = wasi::image(&self.plugin, &starting.0, false);
     }
 
     /// The current exchange, if the function may be called in this phase.

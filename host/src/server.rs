@@ -109,10 +109,24 @@ fn secret(folder: Option<&std::path::Path>) -> u64 {
     }
     let seed = random() >> 12;
     // Without the file the next start compiles its heap images again: slower, nothing else.
-    let _kept = std::fs::create_dir_all(file.parent().unwrap_or(&file))
-        .and_then(|()| std::fs::write(&file, seed.to_string()))
-        .is_ok();
+    let _kept = private(&file, &seed.to_string()).is_ok();
     seed
+}
+
+/// Writes a file that nobody else may read.
+fn private(file: &std::path::Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(file.parent().unwrap_or(file))?;
+    let mut file = std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file)?;
+    std::io::Write::write_all(&mut file, text.as_bytes())
 }
 
 /// Opens the error log that a configuration names.

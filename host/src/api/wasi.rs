@@ -3,12 +3,16 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder};
+use wasmtime_wasi::random::Deterministic;
+use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtx, WasiCtxBuilder};
 
 use super::PluginInfo;
 use crate::observe::error_log::{self, Context, Level};
@@ -16,8 +20,69 @@ use crate::observe::error_log::{self, Context, Level};
 /// A line longer than this is written in pieces.
 const LINE: usize = 4 << 10;
 
+/// What a language runtime takes from its surroundings while it starts, where it must leave the same
+/// memory each time: else its heap image would be another one, and be compiled anew, at every start
+/// of the server. Hash tables are seeded from it, so that outsiders must not guess the seed.
+#[derive(Clone)]
+pub(super) struct Steady {
+    seed: [u8; 32],
+    began: Instant,
+    ticks: Arc<AtomicU64>,
+}
+
+impl Steady {
+    /// Made of the machine's secret, for one component.
+    pub(super) fn new(secret: u64, component: &[u8]) -> Self {
+        let mut hash = Sha256::new_with_prefix(secret.to_le_bytes());
+        hash.update(component);
+        Self {
+            seed: hash.finalize().into(),
+            began: Instant::now(),
+            ticks: Arc::default(),
+        }
+    }
+
+    /// Far more bytes than a runtime draws when it starts.
+    fn bytes(&self) -> Vec<u8> {
+        let block = |place: u8| Sha256::new_with_prefix(self.seed).chain_update([place]);
+        (0..=u8::MAX).flat_map(|p| block(p).finalize()).collect()
+    }
+}
+
+/// A clock that goes on with each look, by so much.
+const TICK: u64 = 1_000;
+
+/// It keeps to real time by whole seconds, for who waits.
+impl HostMonotonicClock for Steady {
+    fn resolution(&self) -> u64 {
+        TICK
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_secs() * 1_000_000_000
+            + self.ticks.fetch_add(TICK, Ordering::Relaxed)
+    }
+}
+
 /// The WASI context of a new instance.
 pub(super) fn context(plugin: &Arc<PluginInfo>) -> WasiCtx {
+    offered(plugin).build()
+}
+
+/// That of an instance whose memory becomes a heap image; `starts` until its runtime has started,
+/// after which what it draws at random is random.
+pub(super) fn image(plugin: &Arc<PluginInfo>, steady: &Steady, starts: bool) -> WasiCtx {
+    let mut builder = offered(plugin);
+    let bytes = steady.bytes();
+    builder.monotonic_clock(steady.clone());
+    builder.insecure_random_seed(u128::from_le_bytes(std::array::from_fn(|at| bytes[at])));
+    if starts {
+        builder.secure_random(Deterministic::new(bytes));
+    }
+    builder.build()
+}
+
+fn offered(plugin: &Arc<PluginInfo>) -> WasiCtxBuilder {
     let mut builder = WasiCtxBuilder::new();
     builder.stdout(LogLines {
         plugin: plugin.clone(),
@@ -54,7 +119,7 @@ pub(super) fn context(plugin: &Arc<PluginInfo>) -> WasiCtx {
             );
         }
     }
-    builder.build()
+    builder
 }
 
 struct LogLines {

@@ -263,7 +263,8 @@ impl Builder {
         } else if reactor || loaded.phases.contains(Phase::Init) {
             let (bytes, bundled) = (&part.bytes, part.bundled);
             let most = (memory, plugin.limits.watchdog);
-            let image = image::snapshot(&self.runtime, bytes, info.clone(), most, bundled).await?;
+            let how = (bundled, self.seed);
+            let image = image::snapshot(&self.runtime, bytes, info.clone(), most, how).await?;
             loaded = Loaded::new(&self.runtime, &image, bundled)?;
         }
         if let Some(threads) = OtherThreads::of(&loaded, &info, &plugin.limits) {

@@ -5,6 +5,8 @@
 //!
 //! wasmtime-wizer rewrites the component with the memory, globals and tables that it finds after the
 //! call; the result is compiled like any other, and found in the cache when `init` did the same again.
+//! So that it does, a runtime that starts draws its hash seeds from the machine's secret, and sees a
+//! clock that only counts looks; what `init` itself draws is random.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ use crate::api::{HostState, PluginInfo, WorkerInfo};
 use crate::phase::Phase;
 
 /// Runs `init` (or a language runtime's `prepare`), with so much memory and for so long at most, and
-/// gives the component that starts from there.
+/// gives the component that starts from there. The secret is the machine's: see [`HostState::for_image`].
 ///
 /// # Errors
 /// What `init` says, or that it trapped.
@@ -30,7 +32,7 @@ pub async fn snapshot(
     bytes: &[u8],
     plugin: Arc<PluginInfo>,
     (memory, most): (usize, Duration),
-    bundled: bool,
+    (bundled, secret): (bool, u64),
 ) -> anyhow::Result<Vec<u8>> {
     check_magic(bytes)?;
     let kind = if bundled {
@@ -47,10 +49,8 @@ pub async fn snapshot(
         .compile(kind, &instrumented)
         .map_err(anyhow::Error::from)
         .context("compile the component for its init phase")?;
-    let mut store = Store::new(
-        runtime.engine(kind),
-        HostState::new(plugin, WorkerInfo::default(), memory),
-    );
+    let (state, starting) = HostState::for_image(plugin, memory, (secret, bytes));
+    let mut store = Store::new(runtime.engine(kind), state);
     store.limiter(|state| &mut state.memory);
     if kind == Kind::Ordinary {
         store.set_epoch_deadline(limits::ticks(most));
@@ -61,6 +61,7 @@ pub async fn snapshot(
         .await
         .map_err(anyhow::Error::from)
         .context("instantiate the component for its init phase")?;
+    store.data_mut().started(&starting);
     init(&mut store, &component, &instance)
         .await
         .map_err(|error| match error.downcast_ref::<Trap>() {

@@ -79,6 +79,50 @@ fn the_second_start_takes_its_code_from_disk() {
     assert_eq!(mended.mode() & 0o022, 0);
 }
 
+/// A runtime that draws hash seeds and reads clocks when it starts leaves the same memory each time,
+/// and yet what its program draws is random.
+#[test]
+fn heap_images_are_the_same_at_each_start() {
+    let folder = Folder::new();
+    let cache = folder.path().join("cache");
+    let config = r#"
+[server]
+workers = 1
+[plugin.go]
+component = "{guests}/go-init.wasm"
+config = { first = "same", second = "same", third = "other" }
+[plugin.rust]
+component = "{guests}/init.wasm"
+config = { names = ["a", "b"] }
+[[route]]
+path = "/rust/*"
+content = "rust"
+[[route]]
+path = "/*"
+content = "go"
+"#;
+    let start = || {
+        let server = Server::start_with(Folder::new(), config, |command| {
+            command.env("PHASOR_CACHE", &cache);
+        });
+        let ask = |path: &str| get(server.port(), path).text();
+        assert_eq!(ask("/"), "as init left it\n");
+        assert_eq!(ask("/rust/b"), "1\n");
+        let drawn = ask("/random");
+        assert_ne!(drawn, ask("/random"));
+        server.stop(Signal::QUIT);
+        drawn
+    };
+    let first = start();
+    let kept = code(&cache);
+    assert_ne!(start(), first, "two servers drew the same");
+    assert_eq!(code(&cache), kept, "the second start compiled again");
+    // What the seeds are made of is nobody else's business.
+    let seed = fs::metadata(cache.join("seed")).unwrap();
+    let folder = fs::metadata(&cache).unwrap();
+    assert_eq!((seed.mode() & 0o777, folder.mode() & 0o777), (0o600, 0o700));
+}
+
 #[test]
 fn its_size_is_bounded_and_it_can_be_off() {
     let folder = Folder::new();

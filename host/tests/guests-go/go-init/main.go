@@ -2,6 +2,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"strings"
 
@@ -24,6 +25,9 @@ func init() {
 		return nil
 	})
 	phasor.Content(func(r *phasor.Request) error {
+		if r.Path() == "/random" {
+			return r.Text(rand.Text())
+		}
 		if words["same"] == 2 && words["other"] == 1 {
 			return r.Text("as init left it\n")
 		}
