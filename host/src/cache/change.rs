@@ -173,7 +173,7 @@ impl Cache {
         Some(self.found(&entry, Level::Memory, stamp, now))
     }
 
-    /// What [`fail`](Self::fail) would give, if it may.
+    /// What [`fail`](Self::fail) would give, if it may, or what serves others meanwhile.
     #[must_use]
     pub fn old(&self, ticket: &Ticket) -> Option<Found> {
         let now = time_cache::clock_ms();
@@ -182,7 +182,8 @@ impl Cache {
             slot: ticket.place.slot,
             ..Stamp::default()
         };
-        let serves = entry.until > now || self.may_serve(entry, ticket.options, now);
+        let serves = entry.until.saturating_add(self.config.revalidate) > now
+            || self.may_serve(entry, ticket.options, now);
         serves.then(|| self.found(entry, Level::Memory, stamp, now))
     }
 

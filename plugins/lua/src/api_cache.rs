@@ -303,6 +303,19 @@ unsafe extern "C-unwind" fn renew_lease(l: *mut State) -> c_int {
     1
 }
 
+/// `hand_over(flight, back)`: it outlives this task; with `back` this task takes it over.
+unsafe extern "C-unwind" fn hand_over(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let at = flight_number(l);
+        match ffi::lua_toboolean(l, 2) {
+            0 => flight::hand_over(at),
+            _ => flight::take_over(at),
+        }
+    }
+    0
+}
+
 /// `leave(flight)`: the next in line gets it.
 unsafe extern "C-unwind" fn leave(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
@@ -448,6 +461,7 @@ unsafe extern "C-unwind" fn module(l: *mut State) -> c_int {
                 (c"stale", stale),
                 (c"renew_lease", renew_lease),
                 (c"leave", leave),
+                (c"hand_over", hand_over),
                 (c"set", set),
                 (c"delete", delete),
                 (c"purge", purge),

@@ -34,6 +34,38 @@ pub(crate) fn flying(at: usize) -> Option<&'static Flight> {
     Some(flight)
 }
 
+/// Belongs to a flight that is on its way from one task to another.
+const NOBODY: u32 = u32::MAX;
+
+/// The flight's task has it no more, and may end; another one is to [take it over](take_over).
+pub(crate) fn hand_over(at: usize) {
+    let vm = vm();
+    let Some(Some((task, _))) = vm.flights.slots.get_mut(at) else {
+        return;
+    };
+    let before = std::mem::replace(task, NOBODY);
+    if let Some(&task) = vm.tasks.get(before as usize) {
+        // SAFETY: tasks are boxed and never freed.
+        let task = unsafe { &mut *task };
+        task.flights = task.flights.saturating_sub(1);
+    }
+}
+
+/// The running task has a flight that was handed over.
+pub(crate) fn take_over(at: usize) {
+    let vm = vm();
+    let own = vm.task;
+    let Some(Some((task, _))) = vm.flights.slots.get_mut(at) else {
+        return;
+    };
+    if *task == NOBODY {
+        *task = own;
+        if let Some(current) = vm.current() {
+            current.flights += 1;
+        }
+    }
+}
+
 /// Takes a flight from whoever has it.
 pub(crate) fn leave(at: usize) -> Option<Flight> {
     let vm = vm();

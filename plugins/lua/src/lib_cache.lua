@@ -10,7 +10,9 @@ local spawn, wait = ngx.thread.spawn, ngx.thread.wait
 
 local LEVELS = { "memory", "disk", "redis", "callback" }
 local FOR_EVER = { ttl = 0 }
-local OPTIONS = { ttl = true, negative_ttl = true, stale = true, retry = true, wait = true }
+local OPTIONS = {
+    ttl = true, negative_ttl = true, stale = true, retry = true, wait = true, background = true,
+}
 local ANSWERS = { key = true, prefix = true, tag = true }
 
 local Cache, Flight = {}, {}
@@ -36,6 +38,10 @@ local function check_options(opts)
         if not OPTIONS[name] then
             error("unknown option \"" .. tostring(name) .. "\"", 3)
         end
+    end
+    local background = opts.background
+    if background ~= nil and (type(background) ~= "number" or not (background >= 0)) then
+        error("bad option \"background\": seconds expected, 0 or more", 3)
     end
 end
 
@@ -223,6 +229,35 @@ local function land(flight, good, value, err, ttl)
     return kept, nil, "callback", false
 end
 
+-- Leaves the flight to a timer: true when the callback is going to run there. It has no request then.
+local function later(flight, callback, ...)
+    local function run(premature, ...)
+        host.hand_over(flight.number, true)
+        if premature then
+            flight:leave()
+            return
+        end
+        local _, err = land(flight, xpcall(callback, traceback, ...))
+        if err then
+            ngx.log(ngx.ERR, "cache: a refresh in the background failed: ", err)
+        end
+    end
+    host.hand_over(flight.number, false)
+    local started, err = ngx.timer.at(0, run, ...)
+    if not started then
+        host.hand_over(flight.number, true)
+        ngx.log(ngx.WARN, "cache: no refresh in the background: ", err)
+    end
+    return started
+end
+
+-- What serves whoever has the flight while a timer brings a new value: true, the value, whether it is
+-- stale. One that is over for longer than `seconds` does not.
+local function meanwhile(flight, seconds)
+    local state, value, _, stale, _, _, _, left = host.stale(flight.number)
+    return state == "hit" and (left == nil or left > -seconds), value, stale
+end
+
 local function fetch(self, key, opts, force, callback, ...)
     local flight, value, err, level, stale = self:find(key, opts, force)
     if not flight then
@@ -231,6 +266,12 @@ local function fetch(self, key, opts, force, callback, ...)
     if callback == nil then
         flight:leave()
         return nil
+    end
+    if not force and opts and opts.background then
+        local serves, old, is_stale = meanwhile(flight, opts.background)
+        if serves and later(flight, callback, ...) then
+            return old, nil, "memory", is_stale
+        end
     end
     return land(flight, xpcall(callback, traceback, ...))
 end
