@@ -92,7 +92,11 @@ pub(crate) fn exchange_for(connection: &Rc<ConnectionInfo>, target: &PathAndQuer
         http::header::HOST,
         http::HeaderValue::from_static("localhost"),
     );
-    exchange::begin(request, RequestBody::new(None), Some(connection.clone()))
+    exchange::begin(|x| {
+        x.request = request;
+        x.body = RequestBody::new(None);
+        x.connection = Some(connection.clone());
+    })
 }
 
 pub(crate) fn connection() -> Rc<ConnectionInfo> {

@@ -5,7 +5,7 @@
 //! times a second ([`Site::sweep`]).
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ mod sockets;
 mod tunnel;
 
 use body::{Driver, Running};
-use io::Io;
+use io::{Io, Side};
+use sockets::ClientSocket;
 pub use sockets::Sockets;
 use tunnel::{Leaving, Tunnel};
 
@@ -67,9 +68,14 @@ struct Control {
     stalled: Cell<Option<u64>>,
     /// When the client closed its half.
     half_closed: Cell<Option<u64>>,
+    /// It was the sweep that saw it: HTTP does not read now.
+    unread_end: Cell<bool>,
+    /// Its socket, while it speaks HTTP.
+    client: RefCell<Weak<RefCell<ClientSocket>>>,
     order: Cell<Option<Order>>,
-    /// Buffers are held for it that it could do without while it is idle.
-    may_sleep: Cell<bool>,
+    /// It speaks HTTP/1 now: it holds buffers that it can do without while it is idle, and nobody
+    /// reads while a request is in progress.
+    http1: Cell<bool>,
     /// The exchange with which it is about to leave HTTP.
     leaving: RefCell<Option<Box<Leaving>>>,
     /// Its socket, once it has left HTTP.
@@ -125,6 +131,25 @@ impl Control {
             && self.in_progress.get() == 0
             && self.stalled.get().is_none()
             && self.half_closed.get().is_none()
+    }
+
+    /// Sees the end of a client whose HTTP/1 request is in progress: hyper does not read meanwhile,
+    /// for that takes a buffer per request.
+    fn look_for_end(&self, now: u64) {
+        if !self.http1.get() || self.half_closed.get().is_some() {
+            return;
+        }
+        let Some(client) = self.client.borrow().upgrade() else {
+            return;
+        };
+        match io::look(&client.borrow().stream) {
+            Side::Open => {}
+            Side::Closed => {
+                self.half_closed.set(Some(now));
+                self.unread_end.set(true);
+            }
+            Side::Gone => self.give(Order::Drop),
+        }
     }
 
     /// Remembers whom to wake for an order.
@@ -233,15 +258,18 @@ impl Site {
             let age = now - control.since.get();
             match control.doing.get() {
                 Doing::Idle if age > idle => control.give(Order::Finish),
-                Doing::Idle if age > SLEEPY && control.may_sleep.get() => control.suggest_sleep(),
+                Doing::Idle if age > SLEEPY && control.http1.get() => control.suggest_sleep(),
                 Doing::Head if age > head => control.give(Order::TimeOut),
-                Doing::Idle | Doing::Head | Doing::Busy => {}
+                Doing::Busy => control.look_for_end(now),
+                Doing::Idle | Doing::Head => {}
             }
             let gone = control
                 .half_closed
                 .get()
                 .is_some_and(|since| now - since > io::PATIENCE);
-            if gone && let Some(task) = control.task.borrow_mut().take() {
+            if gone && control.unread_end.get() && control.in_progress.get() > 0 {
+                control.give(Order::Drop);
+            } else if gone && let Some(task) = control.task.borrow_mut().take() {
                 task.wake();
             }
             let tunnel = control.tunnel.borrow().clone();
@@ -267,7 +295,7 @@ pub fn serve(stream: TcpStream, site: Rc<Site>) -> impl Future<Output = ()> {
     serve_noted(client, site)
 }
 
-async fn serve_noted(client: sockets::ClientSocket, site: Rc<Site>) {
+async fn serve_noted(client: ClientSocket, site: Rc<Site>) {
     let Ok((remote, local)) = client
         .stream
         .peer_addr()
@@ -288,8 +316,10 @@ async fn serve_noted(client: sockets::ClientSocket, site: Rc<Site>) {
         requests: Cell::new(0),
         stalled: Cell::new(None),
         half_closed: Cell::new(None),
+        unread_end: Cell::new(false),
+        client: RefCell::default(),
         order: Cell::new(site.draining.get().then_some(Order::Finish)),
-        may_sleep: Cell::new(false),
+        http1: Cell::new(false),
         leaving: RefCell::new(None),
         tunnel: RefCell::new(None),
         task: RefCell::new(None),

@@ -233,7 +233,8 @@ impl Engine {
                 Run::SetCall { plugin, variable } => {
                     Box::pin(self.set_call(*plugin, variable)).await?
                 }
-                Run::Call { plugin } => self.call(step.phase, *plugin).await?,
+                // Large, and its own allocation is what a runtime's segments are spared.
+                Run::Call { plugin } => Box::pin(self.call(step.phase, *plugin)).await?,
                 Run::Segment(segment) => match self.segment(segment).await? {
                     Some(verdict) => verdict,
                     None => return Ok(Flow::Answered),

@@ -208,9 +208,9 @@ impl Exchange {
 
     /// Forgets everything but the allocations.
     fn clear(&mut self) {
-        self.request.clear();
-        self.body = RequestBody::default();
         self.response.clear();
+        self.request.clear(&mut self.response.headers);
+        self.body = RequestBody::default();
         self.output.clear();
         self.filtered = None;
         self.error_status = None;
@@ -300,12 +300,8 @@ struct Table {
 
 thread_local!(static TABLE: RefCell<Table> = RefCell::default());
 
-/// A slot for a new request.
-pub fn begin(
-    request: Request,
-    body: RequestBody,
-    connection: Option<Rc<ConnectionInfo>>,
-) -> ExchangeId {
+/// A slot for a new request. `fill` writes into it where it lies: a head is large to move.
+pub fn begin(fill: impl FnOnce(&mut Exchange)) -> ExchangeId {
     TABLE.with_borrow_mut(|table| {
         let id = table.free.pop().unwrap_or_else(|| {
             table.slots.push(Box::new(Exchange::empty()));
@@ -315,10 +311,8 @@ pub fn begin(
         table.count += 1;
         table.live[id as usize] = true;
         let exchange = &mut *table.slots[id as usize];
-        exchange.request = request;
-        exchange.body = body;
-        exchange.connection = connection;
         exchange.started = crate::time_cache::instant();
+        fill(exchange);
         id
     })
 }

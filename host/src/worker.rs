@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::JoinHandle;
 
 use crate::api::WorkerInfo;
 use crate::connection::{self, Site, Sockets};
@@ -113,21 +114,21 @@ impl Worker {
         let shared = Shared::default();
         shared.open().replace(&sockets);
         let own = shared.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            // Once per turn of the loop, as nginx does: a clock call per request is one too many.
-            .on_thread_unpark(|| {
-                crate::time_cache::update();
-            })
-            .build()?;
+        let (begun, begins) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name(format!("worker-{id}"))
             .spawn(move || {
+                let runtime = match event_loop() {
+                    Ok(runtime) => runtime,
+                    Err(error) => {
+                        // Who starts it waits for this.
+                        let _told = begun.send(Err(error)).is_ok();
+                        return;
+                    }
+                };
+                let _told = begun.send(Ok(())).is_ok();
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    LocalSet::new().block_on(
-                        &runtime,
-                        run(info, generation, sockets, received, own.clone()),
-                    );
+                    runtime.block_on(run(info, generation, sockets, received, own.clone()));
                 }));
                 if own.is_given_up() {
                     return;
@@ -140,6 +141,9 @@ impl Worker {
                     })
                     .is_ok();
             })?;
+        begins
+            .recv()
+            .unwrap_or_else(|gone| Err(std::io::Error::other(gone)))?;
         Ok(Self {
             id,
             commands,
@@ -186,6 +190,18 @@ fn shut(socket: &OwnedFd) {
     let _shut = socket2::SockRef::from(socket)
         .shutdown(std::net::Shutdown::Both)
         .is_ok();
+}
+
+/// The loop of a worker. Its tasks are the runtime's own, without a set of local tasks between:
+/// waking one is one queue less. It belongs to the thread that makes it.
+fn event_loop() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        // Once per turn of the loop, as nginx does: a clock call per request is one too many.
+        .on_thread_unpark(|| {
+            crate::time_cache::update();
+        })
+        .build_local(LocalOptions::default())
 }
 
 struct State {

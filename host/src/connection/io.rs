@@ -1,6 +1,7 @@
 //! The socket as hyper sees it, with an eye on what comes and goes: that is how idle and slow clients
 //! are told from busy ones.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,7 +10,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::sockets::ClientSocket;
 use super::{Control, Doing, Order, Site};
@@ -24,7 +26,8 @@ const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nServer: phasor\r\nCon
 /// may close its half and still wait. The sweep lets the end through when that takes long, as nginx
 /// takes such a client for gone (499).
 struct Held {
-    client: ClientSocket,
+    /// Shared with the sweep, which looks whether the client is still there.
+    client: Rc<RefCell<ClientSocket>>,
     /// What has been read already and comes first.
     before: Bytes,
     control: Rc<Control>,
@@ -44,7 +47,7 @@ impl AsyncRead for Held {
         }
         if self.control.half_closed.get().is_none() {
             let before = buf.filled().len();
-            let result = Pin::new(&mut self.client.stream).poll_read(cx, buf);
+            let result = Pin::new(&mut self.client.borrow_mut().stream).poll_read(cx, buf);
             if !matches!(result, Poll::Ready(Ok(()))) || buf.filled().len() != before {
                 return result;
             }
@@ -60,19 +63,19 @@ impl AsyncRead for Held {
 
 impl AsyncWrite for Held {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.client.stream).poll_write(cx, buf)
+        Pin::new(&mut self.client.borrow_mut().stream).poll_write(cx, buf)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.client.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.client.borrow_mut().stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.client.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.client.borrow_mut().stream).poll_shutdown(cx)
     }
 }
 
@@ -85,6 +88,8 @@ pub(super) struct Io {
 
 impl Io {
     pub(super) fn new(client: ClientSocket, control: Rc<Control>, site: Rc<Site>) -> Self {
+        let client = Rc::new(RefCell::new(client));
+        *control.client.borrow_mut() = Rc::downgrade(&client);
         let held = Held {
             client,
             before: Bytes::new(),
@@ -113,10 +118,11 @@ impl Io {
         self.inner.inner_mut().before = bytes;
     }
 
-    /// The socket, and what was read of it and put back.
-    pub(super) fn into_parts(self) -> (ClientSocket, Bytes) {
+    /// The socket, and what was read of it and put back; `None` while somebody looks at it.
+    pub(super) fn into_parts(self) -> Option<(ClientSocket, Bytes)> {
         let held = self.inner.into_inner();
-        (held.client, held.before)
+        let client = Rc::into_inner(held.client)?;
+        Some((client.into_inner(), held.before))
     }
 
     /// Whether bytes wait that were put back.
@@ -126,12 +132,17 @@ impl Io {
 
     /// Waits until there is something to read: bytes, or the end.
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.inner().client.stream.poll_read_ready(cx)
+        self.inner
+            .inner()
+            .client
+            .borrow()
+            .stream
+            .poll_read_ready(cx)
     }
 
     /// Reads what is there.
     pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.inner().client.stream.try_read(buffer)
+        self.inner.inner().client.borrow().stream.try_read(buffer)
     }
 
     fn wrote<T>(&self, result: &Poll<T>) {
@@ -184,5 +195,29 @@ impl Write for Io {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// How the client's side of a socket is that nobody reads now.
+pub(super) enum Side {
+    /// Open, as far as one can tell.
+    Open,
+    /// It has closed its half.
+    Closed,
+    /// It is gone.
+    Gone,
+}
+
+/// Looks at a socket without taking anything from it. Costs no system call unless something came.
+pub(super) fn look(stream: &TcpStream) -> Side {
+    let seen = stream.try_io(Interest::READABLE, || {
+        let mut first = [std::mem::MaybeUninit::uninit()];
+        socket2::SockRef::from(stream).peek(&mut first)
+    });
+    match seen {
+        Ok(0) => Side::Closed,
+        Ok(_) => Side::Open,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Side::Open,
+        Err(_) => Side::Gone,
     }
 }

@@ -133,10 +133,12 @@ async fn http1(io: Io) -> Next {
     let mut connection = Box::new(
         http1::Builder::new()
             .writev(false)
+            // The sweep looks for clients that leave in the middle of a request.
+            .half_close(true)
             .max_buf_size(limit)
             .serve_connection(io, service),
     );
-    control.may_sleep.set(true);
+    control.http1.set(true);
     let stop = poll_fn(|cx| {
         control.register(cx.waker());
         match control.order.take() {
@@ -157,7 +159,7 @@ async fn http1(io: Io) -> Next {
         }
     })
     .await;
-    control.may_sleep.set(false);
+    control.http1.set(false);
     let parts = connection.into_parts();
     let mut io = parts.io;
     if let Stop::Leave(leaving) = stop {

@@ -32,23 +32,6 @@ impl RequestService {
 
     fn begin(&self, request: Request<Incoming>, keep: u64) -> ExchangeId {
         let (parts, incoming) = request.into_parts();
-        let target = parts
-            .uri
-            .path_and_query()
-            .cloned()
-            .unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
-        let head = exchange::Request {
-            method: parts.method,
-            version: parts.version,
-            original: target.clone(),
-            target,
-            headers: parts.headers,
-            authority: parts
-                .uri
-                .authority()
-                .map(|a| bytes::Bytes::copy_from_slice(a.as_str().as_bytes())),
-            internal: false,
-        };
         let body = if incoming.is_end_stream() {
             RequestBody::new(None)
         } else {
@@ -57,19 +40,30 @@ impl RequestService {
                 Into::into,
             ))))
         };
-        let id = exchange::begin(head, body, Some(self.control.info.clone()));
         let number = self.control.requests.get() + 1;
         self.control.requests.set(number);
         if u64::from(number) >= keep {
             self.control.order.set(Some(Order::Finish));
         }
-        exchange::with(id, |x| {
+        exchange::begin(|x| {
+            let uri = parts.uri.into_parts();
+            x.request.method = parts.method;
+            x.request.version = parts.version;
+            if let Some(target) = uri.path_and_query {
+                x.request.original = target.clone();
+                x.request.target = target;
+            }
+            x.request.headers = parts.headers;
+            x.request.authority = uri
+                .authority
+                .map(|a| bytes::Bytes::copy_from_slice(a.as_str().as_bytes()));
+            x.body = body;
+            x.connection = Some(self.control.info.clone());
             x.request_number = number;
             x.serial = self.site.next_request();
             x.started_ms = time_cache::now_ms();
             x.deadline = exchange::never(x.started);
-        });
-        id
+        })
     }
 }
 

@@ -93,7 +93,9 @@ pub(super) async fn serve(io: Io, leaving: Leaving) {
     let Leaving { running, driver } = leaving;
     let (control, site) = (io.control().clone(), io.site().clone());
     let id = running.id;
-    let (socket, unread) = io.into_parts();
+    let Some((socket, unread)) = io.into_parts() else {
+        return running.client_left(driver);
+    };
     let before = join(exchange::with(id, |x| x.body.leave()), unread);
     let (noted, socket) = socket.into_parts();
     let (stream, traffic) = Stream::of_client(noted, socket, before);

@@ -109,8 +109,10 @@ fn make(
     for (name, value) in order.variables {
         variables.set(&name, value);
     }
-    let id = exchange::begin(request, body, traits.connection.clone());
-    exchange::with(id, |x| {
+    let id = exchange::begin(|x| {
+        x.request = request;
+        x.body = body;
+        x.connection = traits.connection.clone();
         traits.give(x);
         x.variables = variables;
         x.context = order.context;

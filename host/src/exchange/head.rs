@@ -6,6 +6,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Version};
 use percent_encoding::{AsciiSet, CONTROLS};
 
+/// Header fields of a map that is kept for another head.
+const SPARE: usize = 64;
+
 /// A request's head.
 #[derive(Debug)]
 pub struct Request {
@@ -44,7 +47,13 @@ impl Default for Request {
 pub struct Invalid;
 
 impl Request {
-    pub(super) fn clear(&mut self) {
+    /// The map of the headers is kept in `spare` if that has none: hyper takes an answer's map for the
+    /// next request on its connection, so that maps go round and none is allocated.
+    pub(super) fn clear(&mut self, spare: &mut HeaderMap) {
+        if spare.capacity() == 0 && self.headers.capacity() <= SPARE {
+            self.headers.clear();
+            std::mem::swap(spare, &mut self.headers);
+        }
         *self = Self::default();
     }
 

@@ -15,7 +15,11 @@ fn exchange_for(uri: &str) -> exchange::ExchangeId {
         local: address,
         serial: 1,
     });
-    exchange::begin(request, RequestBody::new(None), Some(connection))
+    exchange::begin(|x| {
+        x.request = request;
+        x.body = RequestBody::new(None);
+        x.connection = Some(connection);
+    })
 }
 
 /// Has a reactor run the first segment.

@@ -25,9 +25,11 @@ impl Engine {
         // A target that is there is one.
         let Ok(mut head) = head else { return };
         head.method = http::Method::GET;
-        let id = exchange::begin(head, RequestBody::new(None), connection);
         caching.background = true;
-        exchange::with(id, |x| {
+        let id = exchange::begin(|x| {
+            x.request = head;
+            x.body = RequestBody::new(None);
+            x.connection = connection;
             (x.request_number, x.serial, x.started_ms, x.request_id) = traits;
             x.variables = variables;
             x.family.depth = 1;
