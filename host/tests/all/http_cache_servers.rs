@@ -160,14 +160,22 @@ fn servers_with_one_flight_for_all_hear_of_purges_too() {
     let start = || server_with(origin, store.port, ", cluster = true");
     let (first, second) = (start(), start());
     both_have(&store, &first, &second, &[LAMP, CHAIR]);
-    for (what, times) in [
-        ("tag=lamp", "2"),
-        ("prefix=http://localhost/shop/lamp", "3"),
-    ] {
+    let mut purged = 1;
+    for what in ["tag=lamp", "prefix=http://localhost/shop/lamp"] {
         purge(&first, what);
-        until(&second, LAMP, ("MISS", Some(times)));
-        // The one that purged gets what the other has brought.
-        until(&first, LAMP, ("HIT", Some(times)));
+        until(&second, LAMP, ("MISS", None));
+        // What is made in the moment of a purge may be made once more: both come to one answer, and
+        // it is none that was purged.
+        let begin = Instant::now();
+        purged = loop {
+            let [one, other] = [&first, &second].map(|server| said(&ask(server.port(), LAMP, "")));
+            let number: u32 = one.1.parse().unwrap();
+            if one == other && one.0 == "HIT" {
+                assert!(number > purged, "{what}: {one:?}");
+                break number;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{what}: {one:?}, {other:?}");
+        };
     }
     is(&ask(second.port(), CHAIR, ""), "HIT", "1");
 }
