@@ -69,11 +69,7 @@ impl HostState {
             .connect
             .allows(|allowed| allowed.fits(host, port));
         if !allowed {
-            let target = Target::new(host, port);
-            self.log(
-                Level::Error,
-                &format!("refused: `{target}` is not in `allow.connect`"),
-            );
+            self.refuse("connect", &Target::new(host, port).to_string());
         }
         allowed
     }

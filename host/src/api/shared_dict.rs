@@ -9,7 +9,6 @@ use wasmtime::component::Resource;
 use super::bindings::phasor::plugin::shared_dict as wit;
 use super::operation::{Outcome, Task, Work, wrong_kind};
 use super::{HostState, Operation, enter};
-use crate::observe::error_log::Level;
 use crate::shared_dict::{DictError, Mode, SharedDict, Side, Store, Value};
 use crate::time_cache;
 
@@ -189,10 +188,7 @@ impl wit::HostDict for HostState {
             return Ok(Err(wit::DictError::UnknownDict));
         };
         if !self.plugin.allow.shared.allows(|allowed| *allowed == name) {
-            self.log(
-                Level::Warn,
-                &format!("refused: shared dict `{name}` is not in `allow.shared`"),
-            );
+            self.refuse("shared", &name);
             return Ok(Err(wit::DictError::Refused));
         }
         Ok(Ok(self.table.push(Dict(dict))?))

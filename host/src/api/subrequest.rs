@@ -9,7 +9,6 @@ use super::request::header_list;
 use super::{HostState, Operation, enter};
 use crate::exchange::subrequest::{BodySource, Captured, Inherit, Order, Refused};
 use crate::exchange::{self, ExchangeId, variable};
-use crate::observe::error_log::Level;
 
 /// An answer, or why there is none.
 #[derive(Debug)]
@@ -73,7 +72,7 @@ impl HostState {
         }
         let path = request.target.split('?').next().unwrap_or_default();
         let text = format!("allow.subrequest does not cover `{path}`");
-        self.log(Level::Error, &text);
+        self.refuse("subrequest", path);
         let refused = wit::SubrequestError::Refused(text);
         Work::Done(Outcome::Captured(CaptureOutcome(Err(refused))))
     }

@@ -86,6 +86,13 @@ impl RequestBody {
         self.read
     }
 
+    /// Whether chunks of it wait that nobody has read. The HTTP reader has taken in a part of them and
+    /// does not say where in a chunk it stands, so that the rest is no use to anybody else.
+    #[must_use]
+    pub fn is_chunked_and_unread(&self) -> bool {
+        self.source.is_some() && self.announced.is_none()
+    }
+
     /// Whether the client has still bytes to send.
     #[must_use]
     pub fn unread(&self) -> bool {

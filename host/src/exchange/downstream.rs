@@ -19,7 +19,7 @@ use crate::cosocket::{Stream, Traffic};
 pub enum Refusal {
     /// Somebody has it.
     Taken,
-    /// A part of the request's body has been read as such.
+    /// A part of the request's body has been read as such, or it comes in chunks and was not read.
     PendingBody,
     /// The request has no body.
     NoBody,
@@ -140,7 +140,7 @@ impl Exchange {
         {
             return Err(Refusal::NotOffered);
         }
-        if self.body.is_half_read() {
+        if self.body.is_half_read() || self.body.is_chunked_and_unread() {
             return Err(Refusal::PendingBody);
         }
         let filtered = self.filtered.as_ref().map_or(0, |output| output.queued());

@@ -38,6 +38,7 @@ mod client;
 mod commands;
 mod config_errors;
 mod cosocket;
+mod cosocket_pieces;
 mod cosocket_tls;
 mod docs;
 mod faults;

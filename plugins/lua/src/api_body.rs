@@ -132,10 +132,37 @@ unsafe extern "C-unwind" fn set_body_data(l: *mut State) -> c_int {
     0
 }
 
+/// Raises an error that ends with a number.
+unsafe fn raise(l: *mut State, text: &str, number: impl std::fmt::Display) -> ! {
+    // SAFETY: called by Lua; the text is gone before it raises.
+    unsafe {
+        ffi::luaL_where(l, 1);
+        ffi::push_bytes(l, format!("{text}{number}").as_bytes());
+        ffi::lua_concat(l, 2);
+        ffi::raise(l)
+    }
+}
+
+/// The size is how much nginx would keep in memory; here it is no more than checked.
 unsafe extern "C-unwind" fn init_body(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
+        let given = ffi::lua_gettop(l);
+        if given > 1 {
+            raise(l, "expecting 0 or 1 argument but seen ", given)
+        }
         let job = api::job(l, READ | phase::set(phase::SET));
+        if job.body.is_none() {
+            ffi::error(l, b"request body not read yet")
+        }
+        let size = if given == 1 {
+            ffi::luaL_checkinteger(l, 1)
+        } else {
+            0
+        };
+        if size < 0 {
+            raise(l, "bad size argument: ", size)
+        }
         job.body = Some(Vec::new());
     }
     0

@@ -7,6 +7,7 @@ use crate::bindings::phasor::plugin::lock::{self, Guard, LockError};
 use crate::ffi::{self, State};
 use crate::guard::{self, Place};
 use crate::phase;
+use crate::seconds;
 use crate::vm::vm;
 use crate::wait::{end_with, taken};
 use std::ffi::{CStr, c_int};
@@ -54,21 +55,10 @@ unsafe extern "C-unwind" fn open_table(l: *mut State) -> c_int {
 unsafe fn time(l: *mut State, idx: c_int, what: &CStr) -> Option<u32> {
     // SAFETY: called by Lua.
     unsafe {
-        if ffi::lua_type(l, idx) <= ffi::TNIL {
-            return None;
+        match seconds::millis(l, idx) {
+            Ok(millis) => millis.map(|millis| u32::try_from(millis).unwrap_or(u32::MAX)),
+            Err(seconds::Bad) => ffi::error(l, what.to_bytes()),
         }
-        let mut known = 0;
-        let seconds = ffi::lua_tonumberx(l, idx, &raw mut known);
-        if known == 0 || seconds.is_nan() || seconds < 0.0 {
-            ffi::error(l, what.to_bytes());
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates"
-        )]
-        let millis = (seconds * 1000.0).round() as u32;
-        Some(if seconds > 0.0 { millis.max(1) } else { 0 })
     }
 }
 

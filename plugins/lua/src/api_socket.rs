@@ -42,6 +42,8 @@ pub(crate) struct Socket {
     pub(crate) buffer: Vec<u8>,
     pub(crate) at: usize,
     pub(crate) wanted: Wanted,
+    /// How many of the unread bytes hold no end of what is wanted.
+    pub(crate) searched: usize,
     pub(crate) pattern: Vec<u8>,
     pub(crate) inclusive: bool,
     pub(crate) connect_timeout: u32,
@@ -122,6 +124,7 @@ pub(crate) unsafe fn push(l: *mut State, downstream: Option<Stream>, methods: &C
             buffer: Vec::new(),
             at: 0,
             wanted: Wanted::Line,
+            searched: 0,
             pattern: Vec::new(),
             inclusive: false,
             connect_timeout: usual.connect_ms,

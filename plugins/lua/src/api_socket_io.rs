@@ -107,6 +107,7 @@ impl Socket {
 
     fn consume(&mut self, n: usize) {
         self.at += n;
+        self.searched = 0;
         if self.at >= self.buffer.len() {
             self.buffer.clear();
             self.at = 0;
@@ -127,11 +128,23 @@ impl Socket {
         fits
     }
 
-    /// How much of the buffer answers the call, and how much is taken for it.
-    fn found(&self) -> Option<(usize, usize)> {
+    /// How much of the buffer answers the call, and how much is taken for it. What was searched at an
+    /// earlier piece is not searched again: a long line in small pieces costs no more than its bytes.
+    fn found(&mut self) -> Option<(usize, usize)> {
+        let found = self.look();
+        if found.is_none() {
+            self.searched = self.unread().len();
+        }
+        found
+    }
+
+    fn look(&self) -> Option<(usize, usize)> {
         let unread = self.unread();
         match self.wanted {
-            Wanted::Line => memchr::memchr(b'\n', unread).map(|at| (at, at + 1)),
+            Wanted::Line => {
+                let at = memchr::memchr(b'\n', unread.get(self.searched..)?)?;
+                Some((self.searched + at, self.searched + at + 1))
+            }
             Wanted::All => None,
             Wanted::Any(max) => (!unread.is_empty()).then(|| {
                 let n = unread.len().min(max);
@@ -144,7 +157,9 @@ impl Socket {
 
     fn found_until(&self, unread: &[u8], size: Option<usize>) -> Option<(usize, usize)> {
         let pattern = &self.pattern;
-        let at = memchr::memmem::find(unread, pattern);
+        // The pattern may have begun at the end of what was searched.
+        let from = self.searched.saturating_sub(pattern.len() - 1);
+        let at = memchr::memmem::find(unread.get(from..)?, pattern).map(|at| from + at);
         match (at, size) {
             (Some(at), None) => Some((
                 if self.inclusive {
@@ -302,6 +317,7 @@ unsafe fn begin(l: *mut State, s: &mut Socket, wanted: Wanted) -> c_int {
             return ffi::nil_error(l, b"closed");
         }
         s.wanted = wanted;
+        s.searched = 0;
         drive(l, s)
     }
 }

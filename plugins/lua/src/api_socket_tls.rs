@@ -217,6 +217,18 @@ unsafe extern "C-unwind" fn getsslsession(l: *mut State) -> c_int {
     }
 }
 
+/// `sock:getsslpointer()`, `sock:getsslctx()`: what OpenResty gives to C code through its FFI.
+unsafe extern "C-unwind" fn no_pointer(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        socket(l);
+        ffi::nil_error(
+            l,
+            b"not supported: a sandboxed plugin has no pointers to OpenSSL",
+        )
+    }
+}
+
 /// Adds the methods to the table on the top.
 pub(crate) unsafe fn register(l: *mut State) {
     // SAFETY: the table of methods is on the top.
@@ -228,6 +240,8 @@ pub(crate) unsafe fn register(l: *mut State) {
                 (c"setclientcert", setclientcert),
                 (c"settrustedstore", settrustedstore),
                 (c"getsslsession", getsslsession),
+                (c"getsslpointer", no_pointer),
+                (c"getsslctx", no_pointer),
             ],
         );
     }

@@ -3,20 +3,16 @@
 
 use crate::bindings::phasor::plugin::cache::Options;
 use crate::ffi::{self, State};
+use crate::seconds;
 use std::ffi::{CStr, c_int};
 
-/// A time in seconds; one that is shorter than what can be told is not taken for "for ever".
+/// A time in seconds.
 pub(crate) unsafe fn time(l: *mut State, idx: c_int, name: &CStr) -> Option<u64> {
     // SAFETY: called by Lua with a table at `idx`.
     unsafe {
         ffi::lua_getfield(l, idx, name.as_ptr());
-        if ffi::lua_type(l, -1) <= ffi::TNIL {
-            ffi::pop(l, 1);
-            return None;
-        }
-        let mut known = 0;
-        let seconds = ffi::lua_tonumberx(l, -1, &raw mut known);
-        if known == 0 || seconds.is_nan() || seconds < 0.0 {
+        let millis = seconds::millis(l, -1);
+        if millis.is_err() {
             ffi::luaL_where(l, 1);
             ffi::push_bytes(l, b"bad option \"");
             ffi::lua_pushstring(l, name.as_ptr());
@@ -25,13 +21,7 @@ pub(crate) unsafe fn time(l: *mut State, idx: c_int, name: &CStr) -> Option<u64>
             ffi::raise(l);
         }
         ffi::pop(l, 1);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates"
-        )]
-        let millis = (seconds * 1000.0).round() as u64;
-        Some(if seconds > 0.0 { millis.max(1) } else { 0 })
+        millis.ok().flatten()
     }
 }
 

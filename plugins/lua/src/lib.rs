@@ -72,6 +72,7 @@ mod module;
 mod phase;
 mod program;
 mod pump;
+mod seconds;
 mod semaphore;
 mod shared_entry;
 mod task;
