@@ -187,6 +187,10 @@ fn answer(running: Running, driver: Option<Driver>) -> Response<Outgoing> {
             None
         };
         let head_only = x.request.method == http::Method::HEAD;
+        if head_only || matches!(x.response.status, 204 | 304) {
+            // It was made, and does not go to the client.
+            x.outgoing().taken = 0;
+        }
         (
             x.response.status,
             if read_again {

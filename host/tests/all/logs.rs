@@ -7,7 +7,7 @@ use regex::Regex;
 use rustix::process::Signal;
 
 use crate::client::{Client, get};
-use crate::harness::{Folder, Server};
+use crate::harness::{Folder, Server, free_port};
 use crate::process::PATIENCE;
 
 fn config(access_log: &str) -> String {
@@ -51,6 +51,65 @@ fn json() {
     let line = line(&mut server, r"(?m)^\{.*\}$");
     let value: serde_json::Value = serde_json::from_str(&line).expect(&line);
     assert_eq!(value["status"].as_u64(), Some(200), "{line}");
+    server.stop(Signal::QUIT);
+}
+
+/// Routes on which Lua has nothing but the log phase; it leaves a variable for the access log.
+const LOG_ONLY: &str = r#"
+[server]
+listen = ["127.0.0.1:8000"]
+workers = 1
+access_log = { path = "-", format = "$request_method $uri $status $body_bytes_sent $mine;" }
+
+[[route]]
+path = "/fixed"
+respond = { status = 200, body = "fixed" }
+
+[[route]]
+path = "/files/*"
+files = { root = "www" }
+
+[[route]]
+path = "/proxy"
+proxy = "http://127.0.0.1:8000/fixed"
+
+[[route]]
+path = "/away"
+proxy = "http://127.0.0.1:AWAY"
+"#;
+
+#[test]
+fn the_log_phase_and_the_access_log_say_the_same() {
+    let config = LOG_ONLY.replace("AWAY", &free_port().to_string()).replace(
+        "[[route]]",
+        "[[route]]\nset = { mine = 'unset' }\nlua.log = \"ngx.var.mine = 'of ' .. ngx.var.uri ngx.log(ngx.WARN, \
+         ngx.req.get_method(), ' ', ngx.var.uri, ' ', ngx.status, ' ', ngx.var.body_bytes_sent, ';')\"",
+    );
+    let mut server = Server::start(&config, &[("www/files/a.txt", "a file")]);
+    let mut client = Client::connect(server.port());
+    for (request, status, bytes) in [
+        ("GET /fixed", 200, 5),
+        ("HEAD /fixed", 200, 0),
+        ("GET /files/a.txt", 200, 6),
+        ("GET /files/none", 404, 0),
+        ("POST /files/a.txt", 405, 0),
+        ("GET /proxy", 200, 5),
+        ("HEAD /proxy", 200, 0),
+        ("GET /away", 502, 0),
+    ] {
+        let mark = server.mark();
+        client.send(format!(
+            "{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        ));
+        let answer = client.response(request.starts_with("HEAD")).unwrap();
+        assert_eq!(answer.status, status, "{request}");
+        // An error page has a body, too.
+        let bytes = bytes.max(answer.body.len());
+        let uri = request.split(' ').next_back().unwrap();
+        let both = format!("{request} {status} {bytes}");
+        server.wait_log(&format!("{both};"), mark);
+        line(&mut server, &format!("(?m)^{both} of {uri};$"));
+    }
     server.stop(Signal::QUIT);
 }
 

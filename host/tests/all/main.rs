@@ -70,6 +70,7 @@ mod reactor;
 mod redis;
 mod redis_places;
 mod redis_trials;
+mod refusals;
 mod reload;
 mod req_socket;
 mod resty;

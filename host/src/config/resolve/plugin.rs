@@ -55,23 +55,25 @@ impl Resolver<'_, '_> {
         let granted = fields.table("allow").unwrap_or(&empty);
         let mut allow = self.allow(granted);
         // Lua of the configuration's own author sees all that it names, as in OpenResty, unless a
-        // list says which.
-        if component.is_lua() && granted.list("shared").is_empty() {
+        // list says which; one that is empty says none.
+        let given = |key| granted.entry(key).is_some_and(|entry| entry.given);
+        let sees_all = |key| component.is_lua() && !given(key);
+        if sees_all("shared") {
             allow.shared = Grant::All;
         }
-        if component.is_lua() && granted.list("cache").is_empty() {
+        if sees_all("cache") {
             allow.cache = Grant::All;
         }
-        if component.is_lua() && granted.list("lock").is_empty() {
+        if sees_all("lock") {
             allow.lock = Grant::All;
         }
-        if component.is_lua() && granted.list("connect").is_empty() {
+        if sees_all("connect") {
             allow.connect = Grant::All;
         }
-        if component.is_lua() && granted.list("subrequest").is_empty() {
+        if sees_all("subrequest") {
             allow.subrequest = Grant::All;
         }
-        if component.is_lua() && granted.list("redis").is_empty() {
+        if sees_all("redis") {
             allow.redis = Grant::All;
         }
         let isolation = match fields.text("isolation") {
