@@ -36,17 +36,15 @@ struct Open {
 /// Those in Redis that the process has opened, for its end.
 static OPENED: Mutex<Vec<Weak<Remote>>> = Mutex::new(Vec::new());
 
-/// How often it is looked whether all was given back.
-const LOOK: Duration = Duration::from_millis(5);
-
 /// The server ends: waits until what its owners have dropped is given back in Redis, or the time is over.
 /// What is not given back then is over with its hold.
 pub async fn settle(most: Duration) {
     let deadline = Instant::now() + most;
     let opened = std::mem::take(&mut *OPENED.lock());
     for remote in opened.iter().filter_map(Weak::upgrade) {
-        while !remote.has_given_back() && Instant::now() < deadline {
-            tokio::time::sleep(LOOK).await;
+        let given_back = tokio::time::timeout_at(deadline, remote.all_given_back());
+        if given_back.await.is_err() {
+            return;
         }
     }
 }

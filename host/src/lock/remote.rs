@@ -74,6 +74,8 @@ pub(super) struct Remote {
     over: Mutex<VecDeque<Over>>,
     /// There are locks to give back.
     pub(super) given_up: Arc<Notify>,
+    /// There are none left.
+    settled: Notify,
     pub(super) waiting: Waiters,
     feed: Once,
     said: Seldom,
@@ -110,6 +112,7 @@ impl Remote {
             known: Mutex::default(),
             over: Mutex::default(),
             given_up: Arc::default(),
+            settled: Notify::default(),
             waiting: Waiters::default(),
             feed: Once::new(),
             said: Seldom::default(),
@@ -276,6 +279,7 @@ impl Remote {
     pub(super) async fn give_back(&self) -> Result<(), RedisError> {
         loop {
             let Some(over) = self.over.lock().front().cloned() else {
+                self.settled.notify_waiters();
                 return Ok(());
             };
             if over.until > Instant::now() {
@@ -293,9 +297,17 @@ impl Remote {
         }
     }
 
-    /// Whether all that is over was given back.
-    pub(super) fn has_given_back(&self) -> bool {
-        self.over.lock().is_empty()
+    /// Waits until all that is over was given back.
+    pub(super) async fn all_given_back(&self) {
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            // From here on it hears of what happens between the look and the wait.
+            settled.as_mut().enable();
+            if self.over.lock().is_empty() {
+                return;
+            }
+            settled.await;
+        }
     }
 
     fn knowledge(&self) -> (Vec<u8>, Vec<u8>) {
