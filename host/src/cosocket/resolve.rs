@@ -106,3 +106,67 @@ pub(super) async fn addresses(
     remember(host, &found, bounds);
     Ok(with_port(&found))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Bounds, addresses, cached, remember};
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    const HOUR: Bounds = Bounds {
+        most: 2,
+        fresh: Duration::from_secs(3600),
+    };
+    const NEVER: Bounds = Bounds {
+        most: 2,
+        fresh: Duration::ZERO,
+    };
+
+    fn one(last: u8) -> [IpAddr; 1] {
+        [IpAddr::from([127, 0, 0, last])]
+    }
+
+    #[test]
+    fn an_answer_is_used_again_while_it_is_fresh() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let found = runtime.block_on(addresses("localhost", 80, HOUR)).unwrap();
+        let known = cached("localhost", HOUR).unwrap();
+        assert_eq!(known.len(), found.len());
+        assert!(cached("localhost", NEVER).is_none());
+        // What is remembered is what is asked.
+        remember("localhost", &one(9), HOUR);
+        let again = runtime.block_on(addresses("localhost", 81, HOUR));
+        assert_eq!(again, Ok(vec![(one(9)[0], 81).into()]));
+        let anew = runtime.block_on(addresses("localhost", 80, NEVER));
+        assert_eq!(anew, Ok(found));
+    }
+
+    #[test]
+    fn the_oldest_makes_room_and_none_is_kept_where_none_may() {
+        for (last, host) in [(1, "a"), (2, "b"), (3, "c")] {
+            remember(host, &one(last), HOUR);
+        }
+        assert!(cached("a", HOUR).is_none());
+        assert_eq!(cached("b", HOUR).as_deref(), Some(&one(2)[..]));
+        assert_eq!(cached("c", HOUR).as_deref(), Some(&one(3)[..]));
+        // Stale ones go first, however many there are.
+        remember("d", &one(4), NEVER);
+        assert!(cached("b", HOUR).is_none() && cached("c", HOUR).is_none());
+        remember("e", &one(5), Bounds { most: 0, ..HOUR });
+        assert!(cached("e", HOUR).is_none());
+    }
+
+    #[test]
+    fn addresses_are_not_looked_up_and_failures_not_kept() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let got = runtime.block_on(addresses("[::1]", 80, HOUR)).unwrap();
+        assert_eq!(got, vec!["[::1]:80".parse().unwrap()]);
+        let got = runtime.block_on(addresses("no such name", 80, HOUR));
+        assert!(got.is_err());
+        assert!(cached("no such name", HOUR).is_none());
+    }
+}

@@ -43,6 +43,26 @@ const TABLE: &[(&str, &str, Where)] = &[
         Where::Waiting,
     ),
     (
+        "tcpsock:send",
+        "local s = ngx.socket.tcp() s:connect('127.0.0.1', REDIS) local n, e = s:send('PING\\r\\n') s:close() return n == 6, e",
+        Where::Waiting,
+    ),
+    (
+        "tcpsock:receiveany",
+        "local s = ngx.socket.tcp() s:connect('127.0.0.1', REDIS) s:send('PING\\r\\n') local some, e = s:receiveany(1) s:close() return some == '+', e",
+        Where::Waiting,
+    ),
+    (
+        "tcpsock:receiveuntil",
+        "local s = ngx.socket.tcp() s:connect('127.0.0.1', REDIS) s:send('PING\\r\\n') local some, e = s:receiveuntil('NG')() s:close() return some == '+PO', e",
+        Where::Waiting,
+    ),
+    (
+        "udpsock:receive",
+        "local u = ngx.socket.udp() u:settimeout(1) u:setpeername('127.0.0.1', REDIS) local d, e = u:receive() u:close() return e == 'timeout', e",
+        Where::Waiting,
+    ),
+    (
         "tcpsock:setkeepalive",
         "local s = ngx.socket.tcp() s:connect('127.0.0.1', REDIS) return s:setkeepalive(1000, 4)",
         Where::Waiting,
@@ -50,6 +70,26 @@ const TABLE: &[(&str, &str, Where)] = &[
     (
         "phasor.redis",
         "local answer, e = require('phasor.redis').new('main'):ping() return answer == 'PONG', e",
+        Where::Waiting,
+    ),
+    (
+        "phasor.redis, pipeline",
+        "local r, e = require('phasor.redis').new('main'):pipeline { { 'ping' }, { 'echo', 'a' } } return r and r[1] == 'PONG' and r[2] == 'a', e",
+        Where::Waiting,
+    ),
+    (
+        "phasor.redis, transaction",
+        "local r, e = require('phasor.redis').new('main'):transaction { { 'ping' }, { 'echo', 'a' } } return r and r[2] == 'a', e",
+        Where::Waiting,
+    ),
+    (
+        "phasor.redis, subscribe",
+        "local main = require('phasor.redis').new('main') local s, e = main:subscribe('news') main:publish('news', 'x') return s and s:next().payload == 'x', e",
+        Where::Waiting,
+    ),
+    (
+        "resty.memcached",
+        "local m = require('resty.memcached'):new() local ok, e = m:connect('127.0.0.1', REDIS) m:close() return ok, e",
         Where::Waiting,
     ),
     (
@@ -95,6 +135,26 @@ const TABLE: &[(&str, &str, Where)] = &[
     (
         "ngx.thread.wait",
         "local ok, v = ngx.thread.wait(ngx.thread.spawn(function() ngx.sleep(0.001) return 7 end)) return ok and v == 7",
+        Where::Waiting,
+    ),
+    (
+        "ngx.thread.kill",
+        "return ngx.thread.kill(ngx.thread.spawn(function() ngx.sleep(3600) end))",
+        Where::Waiting,
+    ),
+    (
+        "in a coroutine",
+        "return coroutine.wrap(function() ngx.sleep(0.001) coroutine.yield(7) end)() == 7",
+        Where::Waiting,
+    ),
+    (
+        "in table.sort",
+        "local t = { 3, 1, 2 } table.sort(t, function(a, b) ngx.sleep(0) return a < b end) return t[1] == 1",
+        Where::Waiting,
+    ),
+    (
+        "in gsub and a metamethod",
+        "local t = setmetatable({}, { __index = function(_, k) ngx.sleep(0.001) return k .. '!' end }) return ('a'):gsub('a', t) == 'a!'",
         Where::Waiting,
     ),
     (

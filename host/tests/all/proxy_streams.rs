@@ -15,7 +15,7 @@ use crate::process::{PATIENCE, pause};
 const LARGE: u64 = 256 << 20;
 
 /// A peer; `serve` gets each connection, on a thread of its own, with its number.
-fn peer(serve: impl Fn(usize, TcpStream) + Send + Clone + 'static) -> u16 {
+pub(crate) fn peer(serve: impl Fn(usize, TcpStream) + Send + Clone + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -29,7 +29,7 @@ fn peer(serve: impl Fn(usize, TcpStream) + Send + Clone + 'static) -> u16 {
 }
 
 /// Reads a request's head; `None` when the connection is closed.
-fn head(reader: &mut BufReader<TcpStream>) -> Option<String> {
+pub(crate) fn head(reader: &mut BufReader<TcpStream>) -> Option<String> {
     let mut text = String::new();
     while !text.ends_with("\r\n\r\n") {
         if reader.read_line(&mut text).ok()? == 0 {
@@ -39,7 +39,7 @@ fn head(reader: &mut BufReader<TcpStream>) -> Option<String> {
     Some(text)
 }
 
-fn proxy(peer: u16, more: &str) -> Server {
+pub(crate) fn proxy(peer: u16, more: &str) -> Server {
     Server::start(
         &format!(
             "[server]\nworkers = 1\nbody_limit = \"1g\"\n[[route]]\npath = \"/*\"\n\
