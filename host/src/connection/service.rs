@@ -85,6 +85,8 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
             start => {
                 let answered = Rc::new(RefCell::new(served.fallback().clone()));
                 let run = engine::run(id, served.clone(), answered.clone(), start);
+                // Larger ones are slow to allocate: what is long and rare is boxed inside.
+                debug_assert!(size_of_val(&run) <= 1024);
                 let driver: Driver = Box::pin(run);
                 (answered, Some(driver))
             }

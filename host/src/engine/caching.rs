@@ -117,7 +117,7 @@ impl Engine {
     /// The request goes on elsewhere: this route's content does not answer it.
     pub(super) async fn leave_cache(&mut self) {
         if let Some(mut caching) = self.caching.take() {
-            self.release(&mut caching, 200).await;
+            Box::pin(self.release(&mut caching, 200)).await;
             exchange::with(self.id, |x| x.storing = false);
         }
     }
