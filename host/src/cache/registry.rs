@@ -26,12 +26,14 @@ pub struct Registry {
     dry: bool,
 }
 
+/// The levels on disk; a folder is used by one at a time.
+type Folders = HashMap<PathBuf, Weak<Disk>>;
+
 /// What the generation that serves has.
 #[derive(Debug, Default)]
 struct Known {
     open: HashMap<String, Open>,
-    /// The levels on disk; a folder is used by one at a time.
-    disks: HashMap<PathBuf, Weak<Disk>>,
+    disks: Folders,
 }
 
 /// Why a level on disk is not to be had.
@@ -121,7 +123,7 @@ impl Registry {
         let slot = match &config.disk {
             Some(level) if !self.dry => match own.filter(|slot| slot.serves(&config.name, level)) {
                 Some(slot) => Some(slot.clone()),
-                None => Some(known.disks.slot(&config.name, level)?),
+                None => Some(take_folder(&mut known.disks, &config.name, level)?),
             },
             _ => None,
         };
@@ -152,28 +154,21 @@ impl Registry {
     }
 }
 
-/// The levels on disk by folder.
-trait Disks {
-    fn slot(&mut self, cache: &str, level: &DiskLevel) -> Result<Slot, Unusable>;
-}
-
-impl Disks for HashMap<PathBuf, Weak<Disk>> {
-    /// A slot with the level in a folder. It stays empty where another cache, or one of another size, has
-    /// the folder still.
-    fn slot(&mut self, cache: &str, level: &DiskLevel) -> Result<Slot, Unusable> {
-        let slot = Slot::default();
-        let used = self.get(&level.path).and_then(Weak::upgrade);
-        if used.is_some_and(|disk| !disk.is_off()) {
-            return Ok(slot);
-        }
-        let disk = Disk::open(cache, level).map_err(|why| Unusable {
-            line: level.line,
-            why: format!("[cache.{cache}] disk: {why}"),
-        })?;
-        self.insert(level.path.clone(), Arc::downgrade(&disk));
-        slot.put(disk);
-        Ok(slot)
+/// A slot with the level in a folder. It stays empty where another cache, or one of another size, has
+/// the folder still.
+fn take_folder(disks: &mut Folders, cache: &str, level: &DiskLevel) -> Result<Slot, Unusable> {
+    let slot = Slot::default();
+    let used = disks.get(&level.path).and_then(Weak::upgrade);
+    if used.is_some_and(|disk| !disk.is_off()) {
+        return Ok(slot);
     }
+    let disk = Disk::open(cache, level).map_err(|why| Unusable {
+        line: level.line,
+        why: format!("[cache.{cache}] disk: {why}"),
+    })?;
+    disks.insert(level.path.clone(), Arc::downgrade(&disk));
+    slot.put(disk);
+    Ok(slot)
 }
 
 impl Opened {

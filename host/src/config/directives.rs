@@ -24,6 +24,11 @@ const METHOD_LIST: Kind = Kind::List(&Kind::Text);
 /// Zero would end everything at once.
 const TIMEOUT: Kind = Kind::Time { min: 1 };
 const TIME: Kind = Kind::Time { min: 0 };
+/// Memory of a shared dict or a cache. Below this a dict has no room for one entry of each size class.
+const MEMORY: Kind = Kind::Size {
+    min: 8 << 10,
+    max: 1 << 40,
+};
 const STRINGS: Kind = Kind::List(&Kind::Text);
 const ANY_SIZE: Kind = Kind::Size {
     min: 0,

@@ -4,10 +4,10 @@
 use regex::Regex;
 use rustix::process::Signal;
 
-use crate::client::Client;
 use crate::harness::{Folder, Server, free_port};
 use crate::nginx::{Nginx, frame};
 use crate::process::{PATIENCE, have};
+use crate::services::ask;
 
 const ORIGIN: &str = r#"
 location /hello { content_by_lua_block {
@@ -49,14 +49,6 @@ location /cut { content_by_lua_block {
     ngx.exit(ngx.ERROR)
 } }
 "#;
-
-fn ask(server: &Server, path: &str, origin: u16) -> String {
-    let mut client = Client::connect(server.port());
-    client.send(format!(
-        "GET {path} HTTP/1.1\r\nHost: x\r\nX-Origin: http://127.0.0.1:{origin}\r\n\r\n"
-    ));
-    client.response(false).unwrap().text()
-}
 
 #[test]
 fn the_transport() {

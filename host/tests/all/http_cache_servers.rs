@@ -134,19 +134,25 @@ fn a_purge_is_heard_by_the_other_server() {
     is(&ask(second.port(), CHAIR, ""), "HIT", "1");
 }
 
-#[test]
-fn who_was_cut_off_hears_when_its_connection_is_back() {
-    let (Some((_nginx, origin)), Some(store)) = (origin(), Redis::start(&[])) else {
-        return;
-    };
+/// Two servers that have the pages, of which the first has purged one while the second stood still and
+/// its connection was cut: it missed what was told.
+fn purged_unheard(store: &Redis, origin: u16) -> (Server, Server) {
     let (first, mut second) = (server(origin, store.port), server(origin, store.port));
-    both_have(&store, &first, &second, &[LAMP, CHAIR]);
-    // A server that stands still while its connection is cut misses what is told.
+    both_have(store, &first, &second, &[LAMP, CHAIR]);
     second.process().signal(Signal::STOP);
     let mark = first.mark();
     redis(store.port, &[b"CLIENT", b"KILL", b"TYPE", b"pubsub"]);
     first.wait_log("changes of other servers are heard again", mark);
     purge(&first, "tag=lamp");
+    (first, second)
+}
+
+#[test]
+fn who_was_cut_off_hears_when_its_connection_is_back() {
+    let (Some((_nginx, origin)), Some(store)) = (origin(), Redis::start(&[])) else {
+        return;
+    };
+    let (_first, mut second) = purged_unheard(&store, origin);
     second.process().signal(Signal::CONT);
     until(&second, LAMP, ("MISS", Some("2")));
     is(&ask(second.port(), CHAIR, ""), "HIT", "1");
@@ -186,13 +192,7 @@ fn a_redis_that_is_emptied_on_the_way_gets_its_record_of_purges_back() {
     let (Some((_nginx, origin)), Some(store)) = (origin(), Redis::start(&[])) else {
         return;
     };
-    let (first, mut second) = (server(origin, store.port), server(origin, store.port));
-    both_have(&store, &first, &second, &[LAMP, CHAIR]);
-    second.process().signal(Signal::STOP);
-    let mark = first.mark();
-    redis(store.port, &[b"CLIENT", b"KILL", b"TYPE", b"pubsub"]);
-    first.wait_log("changes of other servers are heard again", mark);
-    purge(&first, "tag=lamp");
+    let (_first, mut second) = purged_unheard(&store, origin);
     redis(store.port, &[b"FLUSHALL"]);
     let begin = Instant::now();
     while redis(store.port, &[b"ZSCORE", b"things:!purges", b"tlamp"]).starts_with("$-1") {

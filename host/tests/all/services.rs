@@ -44,7 +44,8 @@ content = "services"
     Server::start(&config, &[])
 }
 
-fn ask(server: &Server, path: &str, origin: u16) -> String {
+/// Asks a guest that has an origin of its own to talk to.
+pub(crate) fn ask(server: &Server, path: &str, origin: u16) -> String {
     let mut client = Client::connect(server.port());
     client.send(format!(
         "GET {path} HTTP/1.1\r\nHost: x\r\nX-Origin: http://127.0.0.1:{origin}\r\n\r\n"

@@ -1,6 +1,6 @@
 //! The directives of `[cache.NAME]`.
 
-use super::{TIME, TIMEOUT};
+use super::{MEMORY, TIME, TIMEOUT};
 use crate::config::definition::{Directive, Kind, Table};
 
 pub(super) static CACHE: Table = Table {
@@ -119,10 +119,7 @@ static L2: Table = Table {
     directives: &[
         Directive::new(
             "size",
-            Kind::Size {
-                min: 8 << 10,
-                max: 1 << 40,
-            },
+            MEMORY,
             "Its memory; when it is full, what is seldom used goes. An eighth of it is for what was \
              written last.",
         )

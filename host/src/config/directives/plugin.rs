@@ -1,6 +1,6 @@
 //! The directives of `[plugin.NAME]` and `[shared.NAME]`.
 
-use super::{GRANT, STRINGS, TIME, TIMEOUT};
+use super::{GRANT, MEMORY, STRINGS, TIME, TIMEOUT};
 use crate::config::definition::{Directive, Kind, Table};
 
 pub(super) static SHARED: Table = Table {
@@ -9,11 +9,7 @@ pub(super) static SHARED: Table = Table {
     directives: &[
         Directive::new(
             "size",
-            // Below this a dict has no room for one entry of each size class.
-            Kind::Size {
-                min: 8 << 10,
-                max: 1 << 40,
-            },
+            MEMORY,
             "Its memory; when it is full, what was used longest ago goes.",
         )
         .required(),
