@@ -129,6 +129,8 @@ impl Worker {
                 let _told = begun.send(Ok(())).is_ok();
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     runtime.block_on(run(info, generation, sockets, received, own.clone()));
+                    // What its last requests hold is let go before the supervisor hears of the end.
+                    drop(runtime);
                 }));
                 if own.is_given_up() {
                     return;

@@ -4,7 +4,7 @@ local semaphore = require "ngx.semaphore"
 local cjson = require "cjson.safe"
 local Room = require "room"
 
--- A browser answers pings by itself: so long it may be silent.
+-- A browser answers pings by itself: so long it may be silent, and so long it may take what is sent.
 local SILENCE = 30000
 -- Of a frame, either way: what one says, and what a busy room says at once.
 local LONGEST, LARGEST = 4096, 1048576
@@ -31,7 +31,7 @@ local id = ngx.var.connection
 -- Two threads send: one after the other.
 local turn = semaphore.new(1)
 local function send(kind, ...)
-  local ok, err = turn:wait(10)
+  local ok, err = turn:wait(SILENCE / 1000)
   if not ok then return nil, err end
   ok, err = wb["send_" .. kind](wb, ...)
   turn:post()

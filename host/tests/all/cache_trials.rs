@@ -65,7 +65,7 @@ fn run(server: &Server, lua: &str) -> String {
     end(&mut begin(server, lua))
 }
 
-fn soaks() -> bool {
+pub(crate) fn soaks() -> bool {
     std::env::var_os("PHASOR_SOAK").is_some()
 }
 

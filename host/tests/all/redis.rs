@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::client::{Client, get};
 use crate::harness::{Folder, Server, free_port};
-use crate::process::{PATIENCE, Process, have};
+use crate::process::{PATIENCE, Process, have, pause};
 
 /// A Redis server of a test's own.
 pub(crate) struct Redis {
@@ -255,10 +255,13 @@ fn a_server_that_hangs_costs_time_outs_and_then_nothing() {
 }
 
 /// Asks again and again until it is so.
+#[track_caller]
 pub(crate) fn wait_until(mut so: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !so() {
         assert!(Instant::now() < until, "it never came to be");
+        // Who only asks takes the core from whom he waits for.
+        pause(Duration::from_millis(1));
     }
 }
 
