@@ -58,7 +58,7 @@ pub(crate) fn peer(
 }
 
 /// Waits until it holds.
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < PATIENCE, "{what}");
@@ -67,7 +67,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Reads until the other side has closed.
-fn drain(mut stream: TcpStream) {
+pub(crate) fn drain(mut stream: TcpStream) {
     let mut bytes = [0; 4096];
     while stream.read(&mut bytes).is_ok_and(|n| n > 0) {}
 }

@@ -44,6 +44,7 @@ mod docs;
 mod faults;
 mod go;
 mod go_http;
+mod go_sockets;
 mod harness;
 mod http;
 mod http_cache;

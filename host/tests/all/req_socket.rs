@@ -106,7 +106,7 @@ ngx.log(ngx.WARN, 'flood: ', err, ', then ', tostring(select(2, sock:send('x')))
 """
 "#;
 
-fn open(server: &Server, request: &str) -> TcpStream {
+pub(crate) fn open(server: &Server, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -117,7 +117,7 @@ fn open(server: &Server, request: &str) -> TcpStream {
 }
 
 /// Reads until what came ends so.
-fn until(stream: &mut TcpStream, end: &str) -> String {
+pub(crate) fn until(stream: &mut TcpStream, end: &str) -> String {
     let mut got = Vec::new();
     while !got.ends_with(end.as_bytes()) {
         let mut byte = [0];
@@ -128,7 +128,7 @@ fn until(stream: &mut TcpStream, end: &str) -> String {
     String::from_utf8(got).unwrap()
 }
 
-fn rest(stream: &mut TcpStream) -> String {
+pub(crate) fn rest(stream: &mut TcpStream) -> String {
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();
     rest

@@ -1,17 +1,15 @@
-// Package cosocket is sockets that the host waits for: TCP and unix streams as [net.Conn]. It needs
-// `allow.connect`. A connection belongs to the request in which it was made and is closed with it,
-// unless [Conn.KeepAlive] puts it into the worker's pool.
+// Package cosocket is sockets that the host waits for: TCP and unix streams, with TLS, and datagrams,
+// all as [net.Conn]. It needs `allow.connect`. A connection belongs to the request in which it was
+// made and is closed with it, unless [Conn.KeepAlive] puts it into the worker's pool.
 package cosocket
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net"
-	"os"
 	"strconv"
 	"time"
 
+	"phasor/internal/stream"
 	"phasor/internal/wait"
 	host "phasor/internal/wit/phasor_plugin_cosocket"
 	witTypes "phasor/internal/wit/types"
@@ -20,25 +18,10 @@ import (
 // Errors beside [os.ErrDeadlineExceeded] (a time-out), [io.EOF] and [net.ErrClosed].
 var (
 	// ErrRefused says that `allow.connect` does not name the target.
-	ErrRefused = errors.New("cosocket: `allow.connect` does not name the target")
+	ErrRefused = stream.ErrRefused
 	// ErrBusy says that another goroutine reads, or writes.
-	ErrBusy = errors.New("cosocket: socket busy")
+	ErrBusy = stream.ErrBusy
 )
-
-func lift(e host.SocketError, closed error) error {
-	switch e.Tag() {
-	case host.SocketErrorTimeout:
-		return os.ErrDeadlineExceeded
-	case host.SocketErrorClosed:
-		return closed
-	case host.SocketErrorRefused:
-		return ErrRefused
-	case host.SocketErrorBusy:
-		return ErrBusy
-	default:
-		return errors.New("cosocket: " + e.Other())
-	}
-}
 
 // Options are how to connect; what is left out is the default.
 type Options struct {
@@ -72,25 +55,21 @@ func (o Options) lower() host.ConnectOptions {
 	return options
 }
 
-// A Conn is a connected stream. One goroutine may read and one may write at a time.
+// A Conn is a connected stream. One goroutine may read and one may write at a time. A deadline is for
+// reads and writes that begin later. The local address is not known.
 type Conn struct {
-	host   *host.Stream
-	remote address
-	read   time.Time
-	write  time.Time
-	closed bool
+	net.Conn
+	stream *stream.Conn
 }
 
-type address struct {
-	network, text string
-}
-
-func (a address) Network() string { return a.network }
-func (a address) String() string  { return a.text }
-
-// Dial connects to HOST:PORT on the network "tcp", or to a path on the network "unix". It has the shape
-// of net.Dialer.DialContext.
+// Dial connects to HOST:PORT on the networks "tcp" and "udp", or to a path on "unix" and "unixgram".
+// It has the shape of net.Dialer.DialContext. With datagrams each write sends one and each read
+// receives one, of at most 64 KiB; what the buffer does not hold of it is lost.
 func Dial(ctx context.Context, network, target string) (net.Conn, error) {
+	switch network {
+	case "udp", "udp4", "udp6", "unixgram":
+		return datagrams(ctx, network, target)
+	}
 	conn, err := Connect(ctx, network, target, Options{})
 	if err != nil {
 		return nil, err
@@ -98,167 +77,73 @@ func Dial(ctx context.Context, network, target string) (net.Conn, error) {
 	return conn, nil
 }
 
-// Connect connects, or takes a connection out of the pool.
-func Connect(ctx context.Context, network, target string, options Options) (*Conn, error) {
-	name, port := "unix:"+target, uint64(0)
+// Host and port as the host of this component takes them.
+func split(network, target string) (string, uint16, error) {
 	switch network {
-	case "unix":
-	case "tcp", "tcp4", "tcp6":
-		given, digits, err := net.SplitHostPort(target)
-		if err != nil {
-			return nil, err
-		}
-		if port, err = strconv.ParseUint(digits, 10, 16); err != nil {
-			return nil, err
-		}
-		name = given
+	case "unix", "unixgram":
+		return "unix:" + target, 0, nil
+	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6":
+	default:
+		return "", 0, net.UnknownNetworkError(network)
+	}
+	name, digits, err := net.SplitHostPort(target)
+	if err != nil {
+		return "", 0, err
+	}
+	port, err := strconv.ParseUint(digits, 10, 16)
+	return name, uint16(port), err
+}
+
+func failed(op, network string, e host.SocketError) error {
+	return &net.OpError{Op: op, Net: network, Err: stream.Lift(e, net.ErrClosed)}
+}
+
+// Connect connects to HOST:PORT on the network "tcp", or to a path on "unix", or takes a connection
+// out of the pool.
+func Connect(ctx context.Context, network, target string, options Options) (*Conn, error) {
+	switch network {
+	case "tcp", "tcp4", "tcp6", "unix":
 	default:
 		return nil, net.UnknownNetworkError(network)
+	}
+	name, port, err := split(network, target)
+	if err != nil {
+		return nil, err
 	}
 	lowered := options.lower()
 	result, err := wait.Call(ctx,
 		func() witTypes.Result[*host.Stream, host.SocketError] {
-			return host.StreamConnect(name, uint16(port), lowered)
+			return host.StreamConnect(name, port, lowered)
 		},
-		func() *host.Operation { return host.StreamBeginConnect(name, uint16(port), lowered) },
+		func() *host.Operation { return host.StreamBeginConnect(name, port, lowered) },
 		host.StreamEndConnect,
 	)
 	if err != nil {
 		return nil, err
 	}
 	if result.IsErr() {
-		return nil, &net.OpError{Op: "dial", Net: network, Err: lift(result.Err(), net.ErrClosed)}
+		return nil, failed("dial", network, result.Err())
 	}
-	return &Conn{host: result.Ok(), remote: address{network, target}}, nil
-}
-
-// The time left, which the host counts in milliseconds; false when it is over.
-func left(deadline time.Time) (uint32, bool) {
-	if deadline.IsZero() {
-		return 1<<32 - 1, true
-	}
-	left := time.Until(deadline)
-	return wait.Milliseconds(left), left > 0
-}
-
-// Read reads what there is, at least one byte.
-func (c *Conn) Read(into []byte) (int, error) {
-	if len(into) == 0 {
-		return 0, nil
-	}
-	timeout, ok := left(c.read)
-	switch {
-	case c.closed:
-		return 0, net.ErrClosed
-	case !ok:
-		return 0, os.ErrDeadlineExceeded
-	}
-	bytes, err := c.receive(uint32(min(len(into), 64<<10)), timeout)
-	return copy(into, bytes), err
-}
-
-func (c *Conn) receive(most, timeout uint32) ([]byte, error) {
-	var result witTypes.Result[[]byte, host.SocketError]
-	if wait.Alone() {
-		result = c.host.Receive(most, timeout)
-	} else if begun := c.host.BeginReceive(most, timeout); begun.Tag() == host.ReceivingNow {
-		result = begun.Now()
-	} else {
-		if err := wait.For(context.Background(), begun.Later()); err != nil {
-			return nil, err
-		}
-		result = host.StreamEndReceive(begun.Later())
-	}
-	if result.IsErr() {
-		return nil, lift(result.Err(), io.EOF)
-	}
-	return result.Ok(), nil
-}
-
-// Write writes all of it.
-func (c *Conn) Write(bytes []byte) (int, error) {
-	timeout, ok := left(c.write)
-	switch {
-	case c.closed:
-		return 0, net.ErrClosed
-	case !ok:
-		return 0, os.ErrDeadlineExceeded
-	}
-	if err := c.send(bytes, timeout); err != nil {
-		return 0, err
-	}
-	return len(bytes), nil
-}
-
-func (c *Conn) send(bytes []byte, timeout uint32) error {
-	var result witTypes.Result[witTypes.Unit, host.SocketError]
-	if wait.Alone() {
-		result = c.host.Send(bytes, timeout)
-	} else if begun := c.host.BeginSend(bytes, timeout); begun.Tag() == host.SendingNow {
-		result = begun.Now()
-	} else {
-		if err := wait.For(context.Background(), begun.Later()); err != nil {
-			return err
-		}
-		result = host.StreamEndSend(begun.Later())
-	}
-	if result.IsErr() {
-		return lift(result.Err(), io.ErrClosedPipe)
-	}
-	return nil
-}
-
-// Close closes it; calls that are under way end.
-func (c *Conn) Close() error {
-	if c.closed {
-		return net.ErrClosed
-	}
-	c.closed = true
-	c.host.Close()
-	return nil
+	conn := stream.New(result.Ok(), stream.Address{Net: network, Text: target})
+	return &Conn{conn, conn}, nil
 }
 
 // KeepAlive puts the connection into its pool for at most so long (nothing: no limit of time); it is
 // not to be used any more. It fails if the peer closed or unread data waits. The size is for a pool
 // that is not there yet; 0 is the default.
 func (c *Conn) KeepAlive(idle time.Duration, size uint32) error {
-	if c.closed {
+	if !c.stream.Let() {
 		return net.ErrClosed
 	}
-	c.closed = true
-	if result := c.host.KeepAlive(wait.Milliseconds(idle), size); result.IsErr() {
-		return lift(result.Err(), net.ErrClosed)
+	if result := c.stream.Host.KeepAlive(wait.Milliseconds(idle), size); result.IsErr() {
+		return stream.Lift(result.Err(), net.ErrClosed)
 	}
 	return nil
 }
 
 // Reused tells how often this connection came out of a pool.
 func (c *Conn) Reused() int {
-	return int(c.host.Reused())
-}
-
-// LocalAddr is not known: it has no text.
-func (c *Conn) LocalAddr() net.Addr { return address{network: c.remote.network} }
-
-// RemoteAddr is what was dialled.
-func (c *Conn) RemoteAddr() net.Addr { return c.remote }
-
-// SetDeadline is for reads and writes that begin later.
-func (c *Conn) SetDeadline(deadline time.Time) error {
-	c.read, c.write = deadline, deadline
-	return nil
-}
-
-// SetReadDeadline is for reads that begin later.
-func (c *Conn) SetReadDeadline(deadline time.Time) error {
-	c.read = deadline
-	return nil
-}
-
-// SetWriteDeadline is for writes that begin later.
-func (c *Conn) SetWriteDeadline(deadline time.Time) error {
-	c.write = deadline
-	return nil
+	return int(c.stream.Host.Reused())
 }
 
 // An Option of a socket.
@@ -275,17 +160,17 @@ const (
 
 // SetOption sets a socket option.
 func (c *Conn) SetOption(which Option, value uint32) error {
-	if result := c.host.SetOption(which, value); result.IsErr() {
-		return lift(result.Err(), net.ErrClosed)
+	if result := c.stream.Host.SetOption(which, value); result.IsErr() {
+		return stream.Lift(result.Err(), net.ErrClosed)
 	}
 	return nil
 }
 
 // Option reads a socket option.
 func (c *Conn) Option(which Option) (uint32, error) {
-	result := c.host.GetOption(which)
+	result := c.stream.Host.GetOption(which)
 	if result.IsErr() {
-		return 0, lift(result.Err(), net.ErrClosed)
+		return 0, stream.Lift(result.Err(), net.ErrClosed)
 	}
 	return result.Ok(), nil
 }
