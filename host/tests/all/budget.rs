@@ -278,7 +278,7 @@ fn every_loop_counts() {
             mark,
         );
         // Far more than the budget and one long operation, far less than a loop that does not count.
-        assert!(took < Duration::from_secs(10), "{name} took {took:?}");
+        assert!(took < Duration::from_secs(30), "{name} took {took:?}");
     }
     server.stop(Signal::QUIT);
 }

@@ -45,7 +45,7 @@ fn a_dead_owner_is_followed_and_a_late_one_refused() {
             .starts_with(r#"Some("new")"#)
     );
 
-    let mut stopped = send(&late, "/get?key=late&slow=1500&source=late");
+    let mut stopped = send(&late, "/get?key=late&slow=5000&source=late");
     until(&late, "/counter?key=misses", "1");
     late.process().signal(Signal::STOP);
     assert!(ask(&second, "/get?key=late&source=new").starts_with(r#"Some("new")"#));

@@ -419,7 +419,7 @@ fn a_start_with_a_full_disk_is_quick() {
     let time = begin.elapsed();
     let line = second.wait_log("bytes on disk, opened in [^\n]*", 0);
     eprintln!("{bytes} bytes, {dropped} dropped, started in {time:?}: {line}");
-    assert!(time < Duration::from_secs(3), "{time:?}");
+    assert!(time < Duration::from_secs(20), "{time:?}");
     let last = format!("/look?key=k3-{}-49", values / 4 / 50 - 1);
     assert_eq!(ask(&second, &last), "1");
 }

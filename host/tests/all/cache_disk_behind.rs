@@ -19,7 +19,7 @@ const L3: &str = "l3 = { redis = \"main\" }\nstale = \"1h\"";
 /// A configuration with Redis behind the disk.
 fn shared(data: &Folder, name: &str, redis: u16) -> String {
     let redis = format!(
-        "[redis.main]\nurl = \"redis://127.0.0.1:{redis}\"\ntimeout = \"500ms\"\nconnect_timeout = \"500ms\"\n"
+        "[redis.main]\nurl = \"redis://127.0.0.1:{redis}\"\ntimeout = \"5s\"\nconnect_timeout = \"5s\"\n"
     );
     config(&data.path().join(name), "", L3, &redis)
 }

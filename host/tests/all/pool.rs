@@ -20,7 +20,7 @@ limits = { instances = 2, queue = 1, deadline = "50s" }
 
 [plugin.short]
 component = "{guests}/access.wasm"
-limits = { deadline = "200ms" }
+limits = { deadline = "2s" }
 
 [[route]]
 path = "/long/*"
@@ -78,7 +78,7 @@ fn a_pool_grows_then_makes_wait_then_refuses() {
     );
     let start = Instant::now();
     assert_eq!(short(port), 503);
-    assert!(start.elapsed().as_millis() >= 200, "it did not wait");
+    assert!(start.elapsed().as_secs() >= 2, "it did not wait");
     // One waits with a long deadline: the line is full, and who comes now need not wait.
     let mut waits = Client::connect(port);
     waits.send("GET /long/status?code=204 HTTP/1.1\r\nHost: x\r\n\r\n");

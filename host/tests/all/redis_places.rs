@@ -379,7 +379,7 @@ fn a_clusters_node_dies_and_its_replica_takes_over() {
     wait_until(|| cli(replica.port, &["info", "replication"]).contains("master_link_status:up"));
     let server = server_at(
         &format!("redis+cluster://127.0.0.1:{}", nodes[0].port),
-        "breaker = { failures = 3, pause = \"100ms\" }\ntimeout = \"500ms\"",
+        "breaker = { failures = 3, pause = \"100ms\" }\ntimeout = \"5s\"",
     );
     // `k` is the second node's, `b` the first one's.
     assert_eq!(

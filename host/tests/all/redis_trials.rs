@@ -71,11 +71,11 @@ fn stopped_and_started_under_load() {
             error => assert!(error.starts_with("error: "), "{error}"),
         }
     }
-    // At once: the one in the middle took a fraction of what a connection may take.
+    // At once: the one in the middle took a fraction of the second that a connection may take.
     refused.sort_unstable();
-    assert!(refused.len() > 100, "{} refusals", refused.len());
+    assert!(refused.len() > 16, "{} refusals", refused.len());
     let middle = refused[refused.len() / 2];
-    assert!(middle < Duration::from_millis(200), "{middle:?}");
+    assert!(middle < Duration::from_millis(500), "{middle:?}");
     server.stop(Signal::QUIT);
 }
 
@@ -223,7 +223,7 @@ fn half_a_reply_nonsense_and_no_end() {
 fn a_reply_that_comes_late_is_nobody_elses() {
     let port = fake(|stream, key| {
         if key == "late" {
-            pause(Duration::from_millis(600));
+            pause(Duration::from_secs(4));
         }
         if key == "bytes" {
             for byte in b"$2000\r\n".iter().chain(&[b'x'; 2000]) {
@@ -237,7 +237,7 @@ fn a_reply_that_comes_late_is_nobody_elses() {
             .write_all(format!("${}\r\n{key}\r\n", key.len()).as_bytes())
             .ok();
     });
-    let server = server_of(port, "timeout = \"300ms\"");
+    let server = server_of(port, "timeout = \"2s\"");
     assert_eq!(ask(&server, "one"), "one");
     assert_eq!(ask(&server, "late"), "error: timeout");
     // Whoever asks next waits behind it and gets what it asked for, or nothing.
