@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use regex::{Captures, Regex};
 use rustix::process::Signal;
@@ -23,6 +24,10 @@ pub(crate) fn root() -> PathBuf {
         .unwrap()
         .to_owned()
 }
+
+/// How long a generation may take to come about: on a machine that has its compiled code not yet, and
+/// compiles a quarter of a core at a time, that takes minutes.
+const COMPILED: Duration = Duration::from_secs(400);
 
 /// A folder that is removed with its owner.
 pub(crate) struct Folder(PathBuf);
@@ -236,10 +241,10 @@ impl Server {
         if server
             .process
             .stderr
-            .wait_for(&listening, 0, PATIENCE)
+            .wait_for(&listening, 0, COMPILED)
             .is_none()
         {
-            let status = server.process.wait(std::time::Duration::ZERO);
+            let status = server.process.wait(Duration::ZERO);
             panic!(
                 "the server does not listen ({status:?}); its log:\n{}\nits configuration:\n{}",
                 server.process.stderr.since(0),
@@ -286,10 +291,14 @@ impl Server {
 
     /// Waits until the error log has a match since `mark`.
     pub(crate) fn wait_log(&self, pattern: &str, mark: usize) -> String {
+        self.wait_log_for(pattern, mark, PATIENCE)
+    }
+
+    fn wait_log_for(&self, pattern: &str, mark: usize, patience: Duration) -> String {
         let pattern = Regex::new(pattern).unwrap();
         self.process
             .stderr
-            .wait_for(&pattern, mark, PATIENCE)
+            .wait_for(&pattern, mark, patience)
             .unwrap_or_else(|| {
                 panic!(
                     "no line matches {pattern} in the log:\n{}",
@@ -316,7 +325,7 @@ impl Server {
     pub(crate) fn reload(&self) -> String {
         let mark = self.mark();
         self.process.signal(Signal::HUP);
-        self.wait_log(r"reload failed|generation \d+ serves", mark);
+        self.wait_log_for(r"reload failed|generation \d+ serves", mark, COMPILED);
         self.log_since(mark)
     }
 
