@@ -164,7 +164,8 @@ impl HostState {
         if let Some(text) = command::spoils(&name, arguments) {
             return Err(Refusal::Invalid(text));
         }
-        if self.plugin.allow.redis == crate::config::model::Grant::All {
+        let granted = &self.plugin.allow.redis;
+        if granted.allows(|rule| rule.fits_any_keys(redis, &name)) {
             return Ok(());
         }
         let keys = command::keys(&name, arguments);

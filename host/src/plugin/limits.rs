@@ -32,6 +32,9 @@ thread_local! {
     /// The thread's processor time when the guest that runs now was first seen running; `None`: it
     /// has not been yet.
     static SEEN: Cell<Option<Duration>> = const { Cell::new(None) };
+    /// The tick in which the current poll began: a guest that waited longer than a tick is interrupted
+    /// as soon as it goes on, and has used nothing yet.
+    static BEGUN: Cell<u64> = const { Cell::new(0) };
     /// What the current call has used.
     static USED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     /// What the current call may use.
@@ -74,8 +77,8 @@ impl std::error::Error for BudgetGone {}
 pub fn slice(store: &mut Store<HostState>) {
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|_| {
-        if count() {
-            // It may just have been resumed: the tick passed while it waited.
+        // The tick passed while it waited; or this is the first in which it is seen running.
+        if now() == BEGUN.get() || count() {
             return Ok(UpdateDeadline::Continue(1));
         }
         if USED.get() > BUDGET.get() {
@@ -124,7 +127,13 @@ impl<F: Future + Unpin> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let outer = (SEEN.get(), USED.get(), BUDGET.get(), SLICED.get());
+        let outer = (
+            SEEN.get(),
+            USED.get(),
+            BUDGET.get(),
+            SLICED.get(),
+            BEGUN.get(),
+        );
         // It has waited, and now goes on.
         if !self.sliced
             && self.used > Duration::ZERO
@@ -133,6 +142,7 @@ impl<F: Future + Unpin> Future for Metered<F> {
             self.used = Duration::ZERO;
         }
         SEEN.set(None);
+        BEGUN.set(now());
         USED.set(self.used);
         BUDGET.set(self.budget);
         SLICED.set(false);
@@ -146,6 +156,7 @@ impl<F: Future + Unpin> Future for Metered<F> {
         USED.set(outer.1);
         BUDGET.set(outer.2);
         SLICED.set(outer.3);
+        BEGUN.set(outer.4);
         result
     }
 }

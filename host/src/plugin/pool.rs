@@ -23,7 +23,8 @@ pub struct Pool {
     /// Whose.
     pub plugin: Arc<Plugin>,
     worker: WorkerInfo,
-    idle: RefCell<Vec<Instance>>,
+    /// Boxed: an instance is half a kilobyte, and each call takes one and gives it back.
+    idle: RefCell<Vec<Box<Instance>>>,
     permits: Arc<Semaphore>,
     waiting: Cell<usize>,
     timers: RefCell<HashMap<u64, (u64, AbortHandle)>>,
@@ -32,7 +33,7 @@ pub struct Pool {
 /// An instance on loan. Dropped without [`Lease::give_back`] it is gone: a call that did not end
 /// leaves the guest in a state that nobody knows.
 pub struct Lease {
-    instance: Option<Instance>,
+    instance: Option<Box<Instance>>,
     pool: Rc<Pool>,
     _permit: OwnedSemaphorePermit,
 }
@@ -44,7 +45,7 @@ impl Lease {
     /// Never while the lease lasts; the type says it without a panic.
     pub fn instance(&mut self) -> Result<&mut Instance, CallError> {
         self.instance
-            .as_mut()
+            .as_deref_mut()
             .ok_or(CallError::Exhausted("the instance has been given back"))
     }
 
@@ -90,7 +91,7 @@ impl Pool {
         let idle = self.idle.borrow_mut().pop();
         let instance = match idle {
             Some(instance) => instance,
-            None => Box::pin(Instance::new(&self.plugin, self.worker.clone())).await?,
+            None => Box::new(Box::pin(Instance::new(&self.plugin, self.worker.clone())).await?),
         };
         Ok(Lease {
             instance: Some(instance),

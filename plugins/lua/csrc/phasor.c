@@ -1,5 +1,8 @@
-/* What the plugin adds to Lua in C: the seed of its string hash, and the count of work done in C. */
+/* What the plugin adds to Lua in C: the seed of its string hash, the count of work done in C, and the
+   text of a number. */
 #define LUA_CORE
+#include <math.h>
+#include <stdio.h>
 #include "lua.h"
 #include "lstate.h"
 
@@ -30,4 +33,27 @@ void phasor_hurry (void) {
   phasor_work = WORK_PER_CHECK;
   if (phasor_running != NULL && phasor_running->hook != NULL)
     phasor_running->hookcount = 1;
+}
+
+/* Of whole numbers `%.14g` writes no more than their digits while they have at most 14 of them: those are
+   most, and need no printf. Returns the length. */
+int phasor_number2str (char *s, double n) {
+  char digits[16];
+  int count = 0, length = 0;
+  unsigned long long rest;
+  if (n != n)
+    return sprintf(s, "nan");
+  if (!(fabs(n) < 1e14) || n != floor(n) || (n == 0 && signbit(n)))
+    return sprintf(s, LUA_NUMBER_FMT, n);
+  rest = (unsigned long long)fabs(n);
+  do {
+    digits[count++] = (char)('0' + rest % 10);
+    rest /= 10;
+  } while (rest != 0);
+  if (n < 0)
+    s[length++] = '-';
+  while (count > 0)
+    s[length++] = digits[--count];
+  s[length] = '\0';
+  return length;
 }

@@ -264,6 +264,12 @@ impl RedisRule {
         })
     }
 
+    /// Whether it covers a command, in capitals, whatever its keys are.
+    #[must_use]
+    pub fn fits_any_keys(&self, redis: &str, command: &str) -> bool {
+        self.keys.is_none() && self.fits(redis, command, None)
+    }
+
     /// Whether it covers a command, in capitals. `keys` is `None` when nobody knows which of its
     /// arguments are keys.
     #[must_use]
