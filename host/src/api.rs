@@ -203,6 +203,8 @@ pub struct HostState {
     pub caches: Vec<Arc<crate::cache::Cache>>,
     /// Timers that the plugin started; the worker takes them out.
     pub timers: Started,
+    /// Whether the component has a handler for them.
+    pub timed: bool,
     wasi: WasiCtx,
 }
 
@@ -227,6 +229,7 @@ impl HostState {
             table: ResourceTable::new(),
             caches: Vec::new(),
             timers: Started::default(),
+            timed: false,
             wasi,
         }
     }

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"phasor/internal/afterwards"
 	"phasor/internal/export"
 	"phasor/internal/wait"
 	balancer "phasor/internal/wit/phasor_plugin_balancer"
@@ -313,6 +314,10 @@ func Timer(handler func(ctx context.Context, event TimerEvent) error) {
 		return nothing(run(func() error {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
+			if job, there := afterwards.Take(token); there {
+				job(ctx)
+				return nil
+			}
 			return handler(ctx, TimerEvent{token, premature})
 		}))
 	}

@@ -93,10 +93,6 @@ impl HostState {
             .ok_or_else(|| wasmtime::format_err!("`cache`: {id} was not given by `cache.open`"))
     }
 
-    fn cache_done(&mut self, outcome: CacheOutcome) -> Begun {
-        self.begin(Work::Done(Ended::Cache(outcome)))
-    }
-
     fn cache_got(
         &mut self,
         cache: Arc<Cache>,
@@ -134,9 +130,6 @@ impl HostState {
 
     fn cache_begin(&mut self, id: u32, key: Vec<u8>, wanted: wit::Options, force: bool) -> Begun {
         let cache = self.cache(id)?.clone();
-        if !force && let Some(hit) = cache.hit(&key) {
-            return self.cache_done(CacheOutcome::Got(cache, Ok(Outcome::Hit(hit))));
-        }
         self.begin(Work::Task(Box::pin(async move {
             let got = cache.get(&key, options(wanted), force).await;
             Ended::Cache(CacheOutcome::Got(cache, got))
@@ -202,9 +195,18 @@ impl wit::Host for HostState {
         self.cache_get(id, key, wanted, false).await
     }
 
-    fn begin_get(&mut self, id: u32, key: Vec<u8>, wanted: wit::Options) -> Begun {
+    fn begin_get(
+        &mut self,
+        id: u32,
+        key: Vec<u8>,
+        wanted: wit::Options,
+    ) -> wasmtime::Result<wit::Looking> {
         enter!(self, "cache.begin-get");
-        self.cache_begin(id, key, wanted, false)
+        if let Some(hit) = self.cache(id)?.hit(&key) {
+            return Ok(wit::Looking::Now(found(hit)));
+        }
+        let begun = self.cache_begin(id, key, wanted, false)?;
+        Ok(wit::Looking::Later(begun))
     }
 
     async fn end_get(&mut self, op: Resource<Operation>) -> Answer<wit::Outcome> {

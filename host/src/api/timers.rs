@@ -34,6 +34,8 @@ pub struct Started {
     pub new: Vec<Timer>,
     /// Those that must not fire any more.
     pub cancelled: Vec<u64>,
+    /// Tokens for which the handler is called in the same instance.
+    pub here: Vec<u64>,
 }
 
 thread_local!(static PENDING_IDS: RefCell<HashSet<u64>> = RefCell::default());
@@ -114,6 +116,18 @@ impl Host for HostState {
             token,
         });
         Ok(Ok(id))
+    }
+
+    fn start_here(&mut self, token: u64) -> wasmtime::Result<Result<(), TimerError>> {
+        enter!(self, "timers.start-here");
+        if !self.timed {
+            return Ok(Err(TimerError::NoHandler));
+        }
+        if self.timers.here.len() >= PENDING {
+            return Ok(Err(TimerError::TooMany));
+        }
+        self.timers.here.push(token);
+        Ok(Ok(()))
     }
 
     fn cancel(&mut self, id: u64) -> wasmtime::Result<bool> {

@@ -155,6 +155,7 @@ pub const RULES: &[(&str, PhaseSet)] = &[
     ("timers.end-sleep", WAITING),
     ("timers.sleep", WAITING),
     ("timers.start", WAITING),
+    ("timers.start-here", WAITING),
     ("variable.get", EXCHANGE),
     ("variable.get-many", EXCHANGE),
     ("variable.set", EXCHANGE),

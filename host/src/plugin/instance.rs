@@ -71,6 +71,7 @@ impl Instance {
             HostState::new(plugin.info.clone(), worker, memory),
         );
         store.limiter(|state| &mut state.memory);
+        store.data_mut().timed = plugin.phases().contains(Phase::Timer);
         if loaded.kind == Kind::Ordinary {
             limits::slice(&mut store);
         }

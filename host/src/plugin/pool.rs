@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::instance::Instance;
@@ -28,6 +28,8 @@ pub struct Pool {
     permits: Arc<Semaphore>,
     waiting: Cell<usize>,
     timers: RefCell<HashMap<u64, (u64, AbortHandle)>>,
+    /// What goes on in instances whose call has ended.
+    afterwards: RefCell<JoinSet<()>>,
 }
 
 /// An instance on loan. Dropped without [`Lease::give_back`] it is gone: a call that did not end
@@ -54,13 +56,50 @@ impl Lease {
         let Some(mut instance) = self.instance.take() else {
             return;
         };
-        let started = instance.take_timers();
+        let mut started = instance.take_timers();
+        let here = std::mem::take(&mut started.here);
         if !started.new.is_empty() || !started.cancelled.is_empty() {
             Pool::arm(&self.pool, started);
+        }
+        if !here.is_empty() {
+            self.instance = Some(instance);
+            self.go_on(here);
+            return;
         }
         if self.pool.plugin.isolation == Isolation::Pooled {
             self.pool.idle.borrow_mut().push(instance);
         }
+    }
+}
+
+impl Lease {
+    /// The call has left work behind, for this instance.
+    fn go_on(self, here: Vec<u64>) {
+        let pool = self.pool.clone();
+        let mut afterwards = pool.afterwards.borrow_mut();
+        while afterwards.try_join_next().is_some() {}
+        afterwards.spawn_local(self.finish(here));
+    }
+
+    async fn finish(mut self, here: Vec<u64>) {
+        for token in here {
+            let result = self.call_here(token).await;
+            if let Err(error) = &result {
+                self.pool.report(Phase::Timer, error);
+            }
+            if !matches!(result, Ok(()) | Err(CallError::Failed(_))) {
+                return;
+            }
+        }
+        self.give_back();
+    }
+
+    async fn call_here(&mut self, token: u64) -> Result<(), CallError> {
+        let deadline = Instant::now() + self.pool.plugin.limits.deadline;
+        let call = self.instance()?.call_timer(token, false);
+        tokio::time::timeout_at(deadline, call)
+            .await
+            .unwrap_or(Err(CallError::Deadline))
     }
 }
 
@@ -76,6 +115,7 @@ impl Pool {
             permits,
             waiting: Cell::new(0),
             timers: RefCell::default(),
+            afterwards: RefCell::default(),
         })
     }
 
@@ -179,8 +219,16 @@ impl Pool {
         error_log::write(Level::Error, &context, error.to_string());
     }
 
-    /// The generation ends: pending timers fire as premature, idle instances run `exit-worker`.
+    /// The generation ends: what goes on in instances comes to its end, pending timers fire as premature, idle instances run `exit-worker`.
     pub async fn close(self: Rc<Self>) {
+        loop {
+            // Not held while it waits: what ends may leave more behind.
+            let mut afterwards = self.afterwards.take();
+            if afterwards.is_empty() {
+                break;
+            }
+            while afterwards.join_next().await.is_some() {}
+        }
         let pending: Vec<_> = self
             .timers
             .borrow_mut()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 use crate::harness::Server;
 use crate::process::PATIENCE;
+use crate::redis::wait_until;
 
 fn server(workers: u32, more: &str) -> Server {
     let config = format!(
@@ -108,6 +109,83 @@ fn a_thousand_misses_ask_the_source_once_and_a_trap_hands_it_on() {
     assert_eq!(first.response(false).unwrap().status, 500);
     let text = second.response(false).unwrap().text();
     assert_eq!(text, r#"Some("taken") Some(Level::Callback) false"#);
+}
+
+/// The answer does not wait for the source, nor do others; the instance goes on after its request.
+#[test]
+fn a_new_value_comes_in_the_background() {
+    let server = server(1, "revalidate = \"10m\"\nstale = \"10m\"");
+    asks(
+        &server,
+        &[
+            (
+                "/background?source=first&late=60000",
+                r#"Some("first") Some(Level::Callback) false"#,
+            ),
+            (
+                "/background?source=other&late=60000",
+                r#"Some("first") None false"#,
+            ),
+            ("/set?value=old&ttl=1", "Ok(())"),
+        ],
+    );
+    let expired = |key: &str| {
+        wait_until(|| ask(&server, &format!("/peek?key={key}")) == "nothing");
+    };
+    expired("k");
+    let begun = Instant::now();
+    let (old, meanwhile) = asks_two(
+        &server,
+        "/background?source=new&slow=1500&late=60000",
+        "/get?source=mine",
+    );
+    assert_eq!(old, r#"Some("old") Some(Level::Memory) true"#);
+    assert_eq!(meanwhile, r#"Some("old") Some(Level::Memory) true"#);
+    assert!(begun.elapsed() < Duration::from_millis(1400));
+    // A reload does not take the source's time away.
+    server.reload();
+    wait_until(|| ask(&server, "/peek") == r#"Some("new") true"#);
+    assert_eq!(ask(&server, "/counter?key=misses"), "2");
+
+    // One that is over for longer does not serve; one whose source fails serves again, for a while.
+    ask(&server, "/set?key=o&value=old&ttl=1");
+    expired("o");
+    assert_eq!(
+        ask(&server, "/background?key=o&source=own&late=0"),
+        r#"Some("own") Some(Level::Callback) false"#
+    );
+    ask(&server, "/set?key=e&value=old&ttl=1");
+    expired("e");
+    assert_eq!(
+        ask(&server, "/background?key=e&source=error&late=60000&stale=0"),
+        r#"Some("old") Some(Level::Memory) true"#
+    );
+    server.wait_log(
+        r#"a refresh in the background failed: CacheError::Source\("down"\)"#,
+        0,
+    );
+    // A source that traps takes its instance along, and the next in line gets the flight.
+    ask(&server, "/set?key=t&value=old&ttl=1");
+    expired("t");
+    assert_eq!(
+        ask(&server, "/background?key=t&source=trap&late=60000"),
+        r#"Some("old") Some(Level::Memory) true"#
+    );
+    server.wait_log("wasm `unreachable` instruction executed", 0);
+    assert_eq!(
+        ask(&server, "/get?key=t&source=taken"),
+        r#"Some("taken") Some(Level::Callback) false"#
+    );
+}
+
+/// Two requests on one connection, and what they were answered.
+fn asks_two(server: &Server, first: &str, second: &str) -> (String, String) {
+    let mut client = Client::connect(server.port());
+    let mut one = |path: &str| {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        client.response(false).unwrap().text()
+    };
+    (one(first), one(second))
 }
 
 #[test]

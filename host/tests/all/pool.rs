@@ -62,6 +62,17 @@ fn short_until(server: &Server, reason: &str) {
 }
 
 #[test]
+fn what_goes_on_after_a_call_needs_a_handler() {
+    let server = Server::start(CONFIG, &[]);
+    let answer = get(server.port(), "/long/afterwards");
+    let text = answer.text();
+    assert!(
+        text.contains("The plugin has no `timer` interface."),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_pool_grows_then_makes_wait_then_refuses() {
     let server = Server::start(CONFIG, &[]);
     let port = server.port();

@@ -7,7 +7,7 @@
 
 use crate::api;
 use crate::bindings::phasor::plugin::cache::{
-    self, Answers, CacheError, Flight, Found, Level, Outcome, Stamp,
+    self, Answers, CacheError, Flight, Found, Level, Looking, Outcome, Stamp,
 };
 use crate::cache_copies;
 use crate::cache_options::{options, time};
@@ -146,11 +146,13 @@ unsafe extern "C-unwind" fn find(l: *mut State) -> c_int {
         let (id, options) = (id(l), options(l, 4));
         let key = ffi::check_bytes(l, 2);
         vm().select();
-        let operation = match ffi::lua_toboolean(l, 3) {
-            0 => cache::begin_get(id, key, options),
-            _ => cache::begin_renew(id, key, options),
-        };
-        end_with(l, operation, found)
+        if ffi::lua_toboolean(l, 3) != 0 {
+            return end_with(l, cache::begin_renew(id, key, options), found);
+        }
+        match cache::begin_get(id, key, options) {
+            Looking::Now(hit) => push_found(l, &hit),
+            Looking::Later(operation) => end_with(l, operation, found),
+        }
     }
 }
 

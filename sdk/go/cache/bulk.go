@@ -58,11 +58,20 @@ func (c *Cache[T]) GetBulk(ctx context.Context, keys []string, options Options, 
 		}
 	}()
 	lowered := options.lower()
+	var wrong []int
 	for place, key := range keys {
 		if found, there := c.kept(key); there {
 			results[place].Found = found
-		} else {
-			begun = append(begun, asked{place, host.BeginGet(c.id, []byte(key), lowered)})
+			continue
+		}
+		looking := host.BeginGet(c.id, []byte(key), lowered)
+		if looking.Tag() == host.LookingLater {
+			begun = append(begun, asked{place, looking.Later()})
+			continue
+		}
+		var err error
+		if results[place].Found, err = c.decoded(key, looking.Now()); err != nil {
+			wrong = append(wrong, place)
 		}
 	}
 	for len(begun) > 0 {
@@ -86,7 +95,20 @@ func (c *Cache[T]) GetBulk(ctx context.Context, keys []string, options Options, 
 			break
 		}
 	}
+	c.again(ctx, keys, options, wrong, source, results)
 	return results
+}
+
+// What cannot be decoded is fetched anew, when no flight is open.
+func (c *Cache[T]) again(
+	ctx context.Context, keys []string, options Options, wrong []int, source Many[T], results []One[T],
+) {
+	for _, place := range wrong {
+		one := &results[place]
+		one.Found, one.Err = c.RenewWith(ctx, keys[place], options, func(ctx context.Context) (Fresh[T], error) {
+			return pick(source(ctx, keys[place:place+1]), 0)(ctx)
+		})
+	}
 }
 
 // Takes what was found, and brings what was not.
@@ -124,13 +146,7 @@ func (c *Cache[T]) settle(
 			one.Found, one.Err = c.fly(ctx, keys[own.place], own.flight, pick(brought, place))
 		}
 	}
-	// What cannot be decoded is fetched anew, now that no flight is open.
-	for _, place := range wrong {
-		one := &results[place]
-		one.Found, one.Err = c.RenewWith(ctx, keys[place], options, func(ctx context.Context) (Fresh[T], error) {
-			return pick(source(ctx, keys[place:place+1]), 0)(ctx)
-		})
-	}
+	c.again(ctx, keys, options, wrong, source, results)
 }
 
 // One of several results as a source of its own.

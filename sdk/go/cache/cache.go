@@ -20,10 +20,12 @@ import (
 	"fmt"
 	"time"
 
+	"phasor/errorlog"
 	"phasor/internal/wait"
 	host "phasor/internal/wit/phasor_plugin_cache"
 	operation "phasor/internal/wit/phasor_plugin_operation"
 	witTypes "phasor/internal/wit/types"
+	"phasor/timers"
 )
 
 // A Kind tells errors apart.
@@ -223,24 +225,91 @@ func (c *Cache[T]) GetWith(
 	if found, there := c.kept(key); there {
 		return found, nil
 	}
-	name, lowered := []byte(key), options.lower()
-	result, err := wait.Call(ctx,
-		func() outcome { return host.Get(c.id, name, lowered) },
-		func() *operation.Operation { return host.BeginGet(c.id, name, lowered) },
-		host.EndGet,
-	)
+	outcome, err := c.look(ctx, key, options)
 	switch {
 	case err != nil:
 		return Found[T]{}, err
-	case result.IsErr():
-		return Found[T]{}, lift(result.Err())
-	case result.Ok().Tag() == host.OutcomeMiss:
-		return c.fly(ctx, key, result.Ok().Miss(), source)
+	case outcome.Tag() == host.OutcomeMiss:
+		return c.fly(ctx, key, outcome.Miss(), source)
 	}
-	if found, err := c.decoded(key, result.Ok().Hit()); err == nil {
+	if found, err := c.decoded(key, outcome.Hit()); err == nil {
 		return found, nil
 	}
 	return c.RenewWith(ctx, key, options, source)
+}
+
+// GetBackground is GetWith that does not wait either when the flight is this caller's: where the older
+// value may serve (`revalidate`, `refresh_ahead`, `stale`), and is over for no longer than late, it is
+// given at once, and the source is called in this instance afterwards ([timers.Afterwards]), with a
+// context that is not the request's.
+func (c *Cache[T]) GetBackground(
+	ctx context.Context, key string, options Options, late time.Duration,
+	source func(ctx context.Context) (Fresh[T], error),
+) (Found[T], error) {
+	if found, there := c.kept(key); there {
+		return found, nil
+	}
+	outcome, err := c.look(ctx, key, options)
+	if err != nil {
+		return Found[T]{}, err
+	}
+	if outcome.Tag() == host.OutcomeHit {
+		if found, err := c.decoded(key, outcome.Hit()); err == nil {
+			return found, nil
+		}
+		return c.RenewWith(ctx, key, options, source)
+	}
+	flight := outcome.Miss()
+	old, serves := c.meanwhile(key, flight, late)
+	if !serves {
+		return c.fly(ctx, key, flight, source)
+	}
+	err = timers.Afterwards(func(ctx context.Context) {
+		if _, err := c.fly(ctx, key, flight, source); err != nil {
+			errorlog.Errorf("cache: a refresh in the background failed: %v", err)
+		}
+	})
+	if err != nil {
+		errorlog.Warnf("cache: no refresh in the background: %v", err)
+		return c.fly(ctx, key, flight, source)
+	}
+	return old, nil
+}
+
+// What may serve while a flight brings a new value.
+func (c *Cache[T]) meanwhile(key string, flight *host.Flight, late time.Duration) (Found[T], bool) {
+	stale := flight.Stale()
+	if stale.IsNone() {
+		return Found[T]{}, false
+	}
+	old := stale.Some()
+	if old.Remaining.IsSome() && old.Remaining.Some() <= -late.Milliseconds() {
+		return Found[T]{}, false
+	}
+	found, err := c.decoded(key, old)
+	return found, err == nil
+}
+
+// Looks in all levels; what memory has costs no operation.
+func (c *Cache[T]) look(ctx context.Context, key string, options Options) (host.Outcome, error) {
+	if err := ctx.Err(); err != nil {
+		return host.Outcome{}, err
+	}
+	looking := host.BeginGet(c.id, []byte(key), options.lower())
+	if looking.Tag() == host.LookingNow {
+		return host.MakeOutcomeHit(looking.Now()), nil
+	}
+	op := looking.Later()
+	if !wait.Alone() {
+		if err := wait.For(ctx, op); err != nil {
+			return host.Outcome{}, err
+		}
+	}
+	result := host.EndGet(op)
+	if result.IsErr() {
+		return host.Outcome{}, lift(result.Err())
+	}
+	return result.Ok(), nil
 }
 
 // RenewWith asks the source although a value is there, and stores what it gives.

@@ -1,11 +1,16 @@
-// Package timers starts timers that outlive the request: they call the plugin's phase timer, in an
-// instance that need not be this one. What one waits for inside a handler is [phasor.Sleep].
+// Package timers starts what outlives the request: timers, which call the plugin's phase timer, in an
+// instance that need not be this one, and jobs that go on in this one ([Afterwards]). What one waits for
+// inside a handler is [phasor.Sleep].
 package timers
 
 import (
+	"context"
 	"errors"
 	"time"
 
+	"phasor"
+	"phasor/internal/afterwards"
+	"phasor/internal/export"
 	"phasor/internal/wait"
 	host "phasor/internal/wit/phasor_plugin_timers"
 	witTypes "phasor/internal/wit/types"
@@ -42,6 +47,19 @@ func After(delay time.Duration, token uint64) (ID, error) {
 func Every(period time.Duration, token uint64) (ID, error) {
 	each := max(wait.Milliseconds(period), 1)
 	return lift(host.Start(each, each, token))
+}
+
+// Afterwards calls a job in this instance as soon as the running handler has returned, without a request.
+// The instance serves nobody else until then, and a job lasts as long as a request may.
+func Afterwards(job func(ctx context.Context)) error {
+	// A plugin without a handler of its own serves the phase for its jobs.
+	if export.Timer == nil {
+		phasor.Timer(func(context.Context, phasor.TimerEvent) error { return nil })
+	}
+	if result := afterwards.Leave(job); result.IsErr() {
+		return ErrTooMany
+	}
+	return nil
 }
 
 // Cancel ends a timer; false when it is gone already.

@@ -21,16 +21,20 @@
 //! An open [`Cache`] keeps decoded values; hold it over requests (`thread_local!`) to profit by that.
 //! A kept value is given only while the host says that nothing has changed it, in any worker.
 
+mod copies;
+
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 use core::time::Duration;
 
 use crate::bindings::phasor::plugin::cache as host;
 use crate::bindings::phasor::plugin::operation::wait_any;
 use crate::time::millis;
+use crate::timers;
+use copies::Copies;
 
 pub use host::{CacheError, Level};
 
@@ -145,87 +149,11 @@ pub fn key(parts: &[impl AsRef<[u8]>]) -> Vec<u8> {
     key
 }
 
-struct Kept<T> {
-    hash: u32,
-    key: Box<[u8]>,
-    value: Option<Rc<T>>,
-    stamp: host::Stamp,
-    used: Cell<u32>,
-}
-
-/// Places for a key: small enough to be looked through.
-const WAYS: usize = 4;
-
-/// Decoded values: a table of small groups; in a full group the one used longest ago goes.
-struct Copies<T> {
-    groups: Vec<Vec<Kept<T>>>,
-    clock: Cell<u32>,
-}
-
-/// FNV-1a: short keys, no table.
-fn hash(key: &[u8]) -> u32 {
-    key.iter().fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    })
-}
-
-impl<T> Copies<T> {
-    fn new(items: u32) -> Self {
-        let groups = (items as usize).div_ceil(WAYS);
-        Self {
-            groups: (0..groups).map(|_| Vec::new()).collect(),
-            clock: Cell::new(0),
-        }
-    }
-
-    fn find(&self, key: &[u8]) -> Option<&Kept<T>> {
-        let hash = hash(key);
-        let group = self.groups.get(hash as usize % self.groups.len().max(1))?;
-        let kept = group
-            .iter()
-            .find(|kept| kept.hash == hash && *kept.key == *key)?;
-        let now = self.clock.get().wrapping_add(1);
-        self.clock.set(now);
-        kept.used.set(now);
-        Some(kept)
-    }
-
-    fn forget(&mut self, key: &[u8]) {
-        let count = self.groups.len().max(1);
-        if let Some(group) = self.groups.get_mut(hash(key) as usize % count) {
-            group.retain(|kept| *kept.key != *key);
-        }
-    }
-
-    fn keep(&mut self, key: &[u8], value: Option<Rc<T>>, stamp: host::Stamp) {
-        self.forget(key);
-        if stamp.until == 0 {
-            return;
-        }
-        let (hash, now) = (hash(key), self.clock.get());
-        let count = self.groups.len().max(1);
-        let Some(group) = self.groups.get_mut(hash as usize % count) else {
-            return;
-        };
-        if group.len() == WAYS {
-            let age = |kept: &Kept<T>| now.wrapping_sub(kept.used.get());
-            let oldest = (0..WAYS).max_by_key(|at| age(&group[*at]));
-            group.swap_remove(oldest.unwrap_or(0));
-        }
-        group.push(Kept {
-            hash,
-            key: key.into(),
-            value,
-            stamp,
-            used: Cell::new(now),
-        });
-    }
-}
-
 /// A cache of the configuration, with the values that this instance has decoded.
 pub struct Cache<T> {
     id: u32,
-    copies: RefCell<Copies<T>>,
+    /// Shared with what goes on in the background.
+    copies: Rc<RefCell<Copies<T>>>,
 }
 
 impl<T> core::fmt::Debug for Cache<T> {
@@ -240,7 +168,7 @@ impl<T: Cached> Cache<T> {
         let opened = host::open(name)?;
         Ok(Self {
             id: opened.id,
-            copies: RefCell::new(Copies::new(opened.items)),
+            copies: Rc::new(RefCell::new(Copies::new(opened.items))),
         })
     }
 
@@ -271,12 +199,81 @@ impl<T: Cached> Cache<T> {
                 stale: false,
             });
         }
-        match host::get(self.id, key, options.lower())? {
+        match self.look(key, options)? {
             host::Outcome::Hit(found) => match self.decoded(key, found) {
                 Some(found) => Ok(found),
                 None => self.renew_with(key, options, source),
             },
             host::Outcome::Miss(flight) => self.fly(key, &flight, source),
+        }
+    }
+
+    /// [`get_with`](Self::get_with) that waits neither when the flight is this caller's: where the older
+    /// value may serve (`revalidate`, `refresh_ahead`, `stale`), and is over for no longer than `late`, it
+    /// is given at once, and `source` is called [afterwards](timers::afterwards) in this instance, without a
+    /// request. The plugin has to serve the phase `timer`; else the source is called now.
+    pub fn get_background(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: Options,
+        late: Duration,
+        source: impl FnOnce() -> Result<Fresh<T>, String> + 'static,
+    ) -> Result<Found<T>, CacheError>
+    where
+        T: 'static,
+    {
+        let key = key.as_ref();
+        if let Some(value) = self.kept(key) {
+            return Ok(Found {
+                value,
+                level: None,
+                stale: false,
+            });
+        }
+        let flight = match self.look(key, options)? {
+            host::Outcome::Miss(flight) => flight,
+            host::Outcome::Hit(found) => {
+                return match self.decoded(key, found) {
+                    Some(found) => Ok(found),
+                    None => self.renew_with(key, options, source),
+                };
+            }
+        };
+        let late = i64::try_from(millis(late)).unwrap_or(i64::MAX);
+        let old = flight
+            .stale()
+            .filter(|old| old.remaining.is_none_or(|left| left > -late))
+            .and_then(|old| self.decoded(key, old));
+        let Some(old) = old else {
+            return self.fly(key, &flight, source);
+        };
+        match timers::begin_afterwards() {
+            Ok(token) => {
+                let own = Self {
+                    id: self.id,
+                    copies: self.copies.clone(),
+                };
+                let key: Box<[u8]> = key.into();
+                let bring = move || {
+                    if let Err(why) = own.fly(&key, &flight, source) {
+                        crate::error!("cache: a refresh in the background failed: {why:?}");
+                    }
+                };
+                timers::leave(token, Box::new(bring));
+                Ok(old)
+            }
+            Err(why) => {
+                crate::warn!("cache: no refresh in the background: {why:?}");
+                self.fly(key, &flight, source)
+            }
+        }
+    }
+
+    /// Looks in all levels; what memory has costs no wait.
+    fn look(&self, key: &[u8], options: Options) -> Result<host::Outcome, CacheError> {
+        match host::begin_get(self.id, key, options.lower()) {
+            host::Looking::Now(found) => Ok(host::Outcome::Hit(found)),
+            host::Looking::Later(operation) => host::end_get(operation),
         }
     }
 
@@ -289,9 +286,7 @@ impl<T: Cached> Cache<T> {
     ) -> Result<Found<T>, CacheError> {
         let key = key.as_ref();
         match host::renew(self.id, key, options.lower())? {
-            host::Outcome::Hit(found) => self
-                .decoded(key, found)
-                .ok_or_else(|| CacheError::Source("what was stored is no such value".into())),
+            host::Outcome::Hit(found) => self.taken(key, found),
             host::Outcome::Miss(flight) => self.fly(key, &flight, source),
         }
     }
@@ -322,6 +317,12 @@ impl<T: Cached> Cache<T> {
             level: Some(found.level),
             stale: found.stale,
         })
+    }
+
+    /// What was found, where it is too late to ask the source again.
+    fn taken(&self, key: &[u8], found: host::Found) -> Result<Found<T>, CacheError> {
+        self.decoded(key, found)
+            .ok_or_else(|| CacheError::Source("what was stored is no such value".into()))
     }
 
     fn fly(
@@ -379,10 +380,12 @@ impl<T: Cached> Cache<T> {
                         stale: false,
                     }));
                 }
-                None => begun.push((
-                    place,
-                    host::begin_get(self.id, key.as_ref(), options.lower()),
-                )),
+                None => match host::begin_get(self.id, key.as_ref(), options.lower()) {
+                    host::Looking::Later(operation) => begun.push((place, operation)),
+                    host::Looking::Now(found) => {
+                        results[place] = Some(self.taken(key.as_ref(), found));
+                    }
+                },
             }
         }
         while !begun.is_empty() {
@@ -400,10 +403,7 @@ impl<T: Cached> Cache<T> {
                 match host::end_get(operation) {
                     Ok(host::Outcome::Miss(flight)) => flights.push((place, flight)),
                     Ok(host::Outcome::Hit(found)) => {
-                        let found = self.decoded(keys[place].as_ref(), found);
-                        let wrong =
-                            || CacheError::Source("what was stored is no such value".into());
-                        results[place] = Some(found.ok_or_else(wrong));
+                        results[place] = Some(self.taken(keys[place].as_ref(), found));
                     }
                     Err(error) => results[place] = Some(Err(error)),
                 }

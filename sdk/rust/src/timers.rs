@@ -1,5 +1,9 @@
-//! Waiting for time to pass, and timers that outlive the request.
+//! Waiting for time to pass, and what outlives the request: timers, and jobs that go on in the instance.
+#![expect(unsafe_code, reason = "one list, in a program without threads")]
 
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
 use crate::bindings::phasor::plugin::timers as host;
@@ -41,6 +45,47 @@ pub fn every(period: Duration, token: u64) -> Result<TimerId, TimerError> {
 /// Ends a timer; false when it is gone already.
 pub fn cancel(timer: TimerId) -> bool {
     host::cancel(timer.0)
+}
+
+type Job = Box<dyn FnOnce()>;
+
+/// What is to run in this instance, by token.
+struct Jobs {
+    waiting: RefCell<BTreeMap<u64, Job>>,
+    next: Cell<u64>,
+}
+// SAFETY: a component instance has one thread.
+unsafe impl Sync for Jobs {}
+static JOBS: Jobs = Jobs {
+    waiting: RefCell::new(BTreeMap::new()),
+    next: Cell::new(1 << 63),
+};
+
+/// Calls `job` in this instance as soon as the running handler has returned, without a request. The
+/// instance serves nobody else until then, and a job lasts as long as a request may. The plugin has to
+/// serve the phase `timer`, if only with an empty handler.
+pub fn afterwards(job: impl FnOnce() + 'static) -> Result<(), TimerError> {
+    let token = begin_afterwards()?;
+    leave(token, Box::new(job));
+    Ok(())
+}
+
+/// For what is made only if it can run; it has to be [left](leave) then.
+pub(crate) fn begin_afterwards() -> Result<u64, TimerError> {
+    let token = JOBS.next.get();
+    JOBS.next.set(token + 1);
+    host::start_here(token)?;
+    Ok(token)
+}
+
+pub(crate) fn leave(token: u64, job: Job) {
+    JOBS.waiting.borrow_mut().insert(token, job);
+}
+
+/// Whether the token is one of a job, which has run then.
+pub(crate) fn run(token: u64) -> bool {
+    let job = JOBS.waiting.borrow_mut().remove(&token);
+    job.map(|job| job()).is_some()
 }
 
 /// What does not fit into 32 bits is 49 days: as good as for ever.

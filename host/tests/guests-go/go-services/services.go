@@ -52,6 +52,8 @@ func cached(ctx context.Context, r *phasor.Request, key string) (string, error) 
 		return "", err
 	case "flood":
 		return flood(ctx)
+	case "background":
+		return background(ctx)
 	case "bulk":
 		return bulk(ctx), nil
 	case "opposite":
@@ -69,10 +71,31 @@ func cached(ctx context.Context, r *phasor.Request, key string) (string, error) 
 	return fmt.Sprint(*found.Value, " from ", level[found.Level]), nil
 }
 
+func newer(ctx context.Context) (cache.Fresh[product], error) {
+	err := phasor.Sleep(ctx, 5*time.Millisecond)
+	return cache.Fresh[product]{Value: &product{"lamp", 9}}, err
+}
+
 func load(ctx context.Context) (cache.Fresh[product], error) {
 	asked++
 	err := phasor.Sleep(ctx, 5*time.Millisecond)
 	return cache.Fresh[product]{Value: &product{"lamp", 5}}, err
+}
+
+// The older value is the answer, and the new one comes when that has left.
+func background(ctx context.Context) (string, error) {
+	brief, late := time.Millisecond, time.Minute
+	if err := products.Set(ctx, "later", &product{"lamp", 1}, cache.Options{TTL: &brief}); err != nil {
+		return "", err
+	}
+	if err := phasor.Sleep(ctx, 20*time.Millisecond); err != nil {
+		return "", err
+	}
+	found, err := products.GetBackground(ctx, "later", cache.Options{}, late, newer)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprint(*found.Value, " ", found.Stale), nil
 }
 
 // Twenty goroutines ask for a key; one of them asks the source.

@@ -73,6 +73,9 @@ impl<T: Handler<BodyFilter>> export::body_filter::exports::phasor::plugin::body_
 
 impl<T: Handler<Timed>> export::timer::exports::phasor::plugin::timer::Guest for T {
     fn handle(token: u64, premature: bool) -> Result<(), String> {
+        if crate::timers::run(token) {
+            return Ok(());
+        }
         T::call(&mut Timer { token, premature })
     }
 }

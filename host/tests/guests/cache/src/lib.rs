@@ -74,6 +74,27 @@ fn bulk(cache: &Cache<String>, keys: &str, options: Options) -> String {
     found.into_iter().map(text).collect::<Vec<_>>().join(" ")
 }
 
+/// Looks one key up in one of three ways.
+fn look_up(
+    cache: &Cache<String>,
+    (path, uri): (&str, &str),
+    key: &str,
+    options: Options,
+) -> String {
+    let found = match path {
+        "/get" => cache.get_with(key, options, || source(uri)),
+        "/background" => {
+            let (late, uri) = (millis(uri, "late").unwrap_or_default(), uri.to_owned());
+            cache.get_background(key, options, late, move || source(&uri))
+        }
+        _ => cache.renew_with(key, options, || source(uri)),
+    };
+    match found {
+        Ok(found) => format!("{:?} {:?} {}", found.value, found.level, found.stale),
+        Err(error) => format!("{error:?}"),
+    }
+}
+
 fn act(cache: &Cache<String>, uri: &str) -> String {
     let key = argument(uri, "key").unwrap_or("k");
     let options = Options {
@@ -85,16 +106,7 @@ fn act(cache: &Cache<String>, uri: &str) -> String {
     };
     let path = uri.split('?').next().unwrap_or("");
     match path {
-        "/get" | "/renew" => {
-            let found = match path {
-                "/get" => cache.get_with(key, options, || source(uri)),
-                _ => cache.renew_with(key, options, || source(uri)),
-            };
-            match found {
-                Ok(found) => format!("{:?} {:?} {}", found.value, found.level, found.stale),
-                Err(error) => format!("{error:?}"),
-            }
-        }
+        "/get" | "/renew" | "/background" => look_up(cache, (path, uri), key, options),
         "/set" => format!(
             "{:?}",
             cache.set(key, argument(uri, "value").map(str::to_owned), options)
@@ -241,6 +253,10 @@ fn hits(cache: &Cache<String>, uri: &str) -> String {
     }
     found.to_string()
 }
+
+/// Serves the phase, so that values can come in the background.
+#[phasor_plugin::timer]
+fn timer() {}
 
 #[phasor_plugin::content]
 fn content(request: &Request) -> Answer {

@@ -31,6 +31,10 @@ fn handle(
             return Ok(Verdict::Exit(0));
         }
         "counter" => return text(writer, &count().map_err(|error| error.to_string())?),
+        "afterwards" => {
+            let started = format!("{:?}", timers::afterwards(|| ()));
+            return text(writer, &started);
+        }
         "status" => {
             return Ok(Verdict::Exit(
                 u16::try_from(number(query, "code")).unwrap_or(500),

@@ -269,6 +269,43 @@ func MakeOutcomeMiss(value *Flight) Outcome {
 	return Outcome{OutcomeMiss, value}
 }
 
+const (
+	// It is over.
+	LookingNow uint8 = 0
+	// For `end-get`.
+	LookingLater uint8 = 1
+)
+
+// What `begin-get` gives: an operation only if memory has nothing that serves.
+type Looking struct {
+	tag   uint8
+	value any
+}
+
+func (self Looking) Tag() uint8 {
+	return self.tag
+}
+
+func (self Looking) Now() Found {
+	if self.tag != LookingNow {
+		panic("tag mismatch")
+	}
+	return self.value.(Found)
+}
+func (self Looking) Later() *phasor_plugin_operation.Operation {
+	if self.tag != LookingLater {
+		panic("tag mismatch")
+	}
+	return self.value.(*phasor_plugin_operation.Operation)
+}
+
+func MakeLookingNow(value Found) Looking {
+	return Looking{LookingNow, value}
+}
+func MakeLookingLater(value *phasor_plugin_operation.Operation) Looking {
+	return Looking{LookingLater, value}
+}
+
 //go:wasmimport phasor:plugin/cache@0.1.0 [method]flight.stale
 func wasm_import_method_flight_stale(arg0 int32, arg1 uintptr)
 
@@ -995,13 +1032,14 @@ func Get(id uint32, key []uint8, options Options) witTypes.Result[Outcome, Cache
 }
 
 //go:wasmimport phasor:plugin/cache@0.1.0 begin-get
-func wasm_import_begin_get(arg0 int32, arg1 uintptr, arg2 uint32, arg3 int32, arg4 int64, arg5 int32, arg6 int64, arg7 int32, arg8 int64, arg9 int32, arg10 int64, arg11 int32, arg12 int64) int32
+func wasm_import_begin_get(arg0 int32, arg1 uintptr, arg2 uint32, arg3 int32, arg4 int64, arg5 int32, arg6 int64, arg7 int32, arg8 int64, arg9 int32, arg10 int64, arg11 int32, arg12 int64, arg13 uintptr)
 
-func BeginGet(id uint32, key []uint8, options Options) *phasor_plugin_operation.Operation {
+func BeginGet(id uint32, key []uint8, options Options) Looking {
 	pinner := &runtime.Pinner{}
 	witRuntime.Enter()
 	defer witRuntime.Leave(pinner)
 
+	returnArea := uintptr(witRuntime.Allocate(pinner, (48 + 4*4), 8))
 	data := unsafe.Pointer(unsafe.SliceData(key))
 	pinner.Pin(data)
 	var option int32
@@ -1079,8 +1117,45 @@ func BeginGet(id uint32, key []uint8, options Options) *phasor_plugin_operation.
 	default:
 		panic("unreachable")
 	}
-	result := wasm_import_begin_get(int32(id), uintptr(data), uint32(len(key)), option, option0, option1, option2, option3, option4, option5, option6, option7, option8)
-	return phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(result)))
+	wasm_import_begin_get(int32(id), uintptr(data), uint32(len(key)), option, option0, option1, option2, option3, option4, option5, option6, option7, option8, returnArea)
+	var variant Looking
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+		var option9 witTypes.Option[[]uint8]
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
+		case 0:
+
+			option9 = witTypes.None[[]uint8]()
+		case 1:
+			value := witRuntime.CopySlice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4))))
+
+			option9 = witTypes.Some[[]uint8](value)
+		default:
+			panic("unreachable")
+		}
+		var option10 witTypes.Option[int64]
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 4*4)))) {
+		case 0:
+
+			option10 = witTypes.None[int64]()
+		case 1:
+
+			option10 = witTypes.Some[int64](*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 4*4))))
+		default:
+			panic("unreachable")
+		}
+
+		variant = MakeLookingNow(Found{Value: option9, Level: uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 3*4))))), Stale: (uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (9 + 3*4)))) != 0), Remaining: option10, Stamp: Stamp{Slot: uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (24 + 4*4)))), Version: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), (32 + 4*4)))), Until: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), (40 + 4*4))))}})
+
+	case 1:
+
+		variant = MakeLookingLater(phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 8))))))
+
+	default:
+		panic("unreachable")
+	}
+	result := variant
+	return result
 
 }
 

@@ -21,6 +21,8 @@ const (
 	TimerErrorTooMany uint8 = 0
 	// The worker is leaving; only a delay of 0 is taken.
 	TimerErrorExiting uint8 = 1
+	// The plugin has no `timer` interface.
+	TimerErrorNoHandler uint8 = 2
 )
 
 // A bound was reached.
@@ -72,6 +74,32 @@ func Start(delay uint32, every uint32, token uint64) witTypes.Result[uint64, Tim
 	case 1:
 
 		result = witTypes.Err[uint64, TimerError](uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8)))))
+	default:
+		panic("unreachable")
+	}
+	result0 := result
+	return result0
+
+}
+
+//go:wasmimport phasor:plugin/timers@0.1.0 start-here
+func wasm_import_start_here(arg0 int64, arg1 uintptr)
+
+func StartHere(token uint64) witTypes.Result[witTypes.Unit, TimerError] {
+	pinner := &runtime.Pinner{}
+	witRuntime.Enter()
+	defer witRuntime.Leave(pinner)
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, 2, 1))
+	wasm_import_start_here(int64(token), returnArea)
+	var result witTypes.Result[witTypes.Unit, TimerError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result = witTypes.Ok[witTypes.Unit, TimerError](witTypes.Unit{})
+	case 1:
+
+		result = witTypes.Err[witTypes.Unit, TimerError](uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 1)))))
 	default:
 		panic("unreachable")
 	}
