@@ -29,7 +29,7 @@ use super::purges::{Known, Record};
 use crate::config::model::DiskLevel;
 use crate::observe::error_log::Level as LogLevel;
 use crate::time_cache;
-use folder::{Folder, Layout};
+use folder::{Folder, Layout, Past};
 use shared::{Job, Opened, Purging, Shared, Write, add};
 pub(super) use value::Held;
 use value::decode;
@@ -151,18 +151,25 @@ impl Disk {
         let folder = take(&level.path)?;
         let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", level.path.display());
         let layout = Layout::of(level.size);
-        let (ledger, found) = folder.open(cache, layout).map_err(|error| failed(&error))?;
+        let (ledger, past) = folder.open(cache, layout).map_err(|error| failed(&error))?;
         let mut known = Known::default();
         let log =
             purges::PurgeLog::open(&folder.purges(), &mut known).map_err(|error| failed(&error))?;
         let shared = Arc::new(Shared::new(cache, folder, layout, ledger));
+        if past == Past::ThrownAway {
+            let message = format!(
+                "{}: what was there is another cache's, of another `size`, or damaged: the level on disk begins empty",
+                level.path.display()
+            );
+            shared.tell(LogLevel::Warn, &message);
+        }
         let (jobs, work) = mpsc::unbounded_channel();
         let (purging, to_purge) = mpsc::unbounded_channel();
         let work = writer::Work {
             jobs: work,
             purging: to_purge,
             log: Arc::new(parking_lot::Mutex::new(log)),
-            found,
+            found: past == Past::Kept,
         };
         let opening = writer::start(shared.clone(), work).map_err(|error| failed(&error))?;
         opening.wait(OPENING).map_err(|error| failed(&error))?;

@@ -175,6 +175,7 @@ fn a_reload_keeps_what_is_on_disk_and_another_size_or_folder_begins_empty() {
     let larger = config(&path, "", "", "").replace("size = \"16m\"", "size = \"32m\"");
     server.rewrite(&larger);
     server.reload();
+    server.wait_log(THROWN_AWAY, 0);
     until(&server, "/peek?key=k", "nothing");
     found("k", "none");
     ask(&server, "/put?key=k&version=2&size=100");
@@ -183,6 +184,9 @@ fn a_reload_keeps_what_is_on_disk_and_another_size_or_folder_begins_empty() {
     let server = Server::start(&larger, &[]);
     assert_eq!(ask(&server, "/look?key=k"), "2");
 }
+
+const THROWN_AWAY: &str =
+    r"\[warn\].* cache `things`: .*: what was there is another cache's, .* begins empty";
 
 /// The files of the store.
 fn blocks(path: &Path) -> Vec<PathBuf> {
@@ -243,8 +247,20 @@ fn what_is_damaged_on_disk_is_a_miss_and_a_store_without_room_goes_on() {
     let third = server(&path);
     ask(&third, "/put?key=new&version=1&size=1000");
     written(&third, 1);
+    assert!(!third.log_since(0).contains("begins empty"));
     kill(third);
-    assert_eq!(ask(&server(&path), "/look?key=new"), "1");
+    let fourth = server(&path);
+    assert_eq!(ask(&fourth, "/look?key=new"), "1");
+    kill(fourth);
+
+    // Without a table of what counts nothing does, and whoever looks after the server is told.
+    let ledger = path.join("ledger");
+    let mut bytes = std::fs::read(&ledger).unwrap();
+    bytes[..4096].fill(0x40);
+    std::fs::write(&ledger, bytes).unwrap();
+    let fifth = server(&path);
+    fifth.wait_log(THROWN_AWAY, 0);
+    assert_eq!(ask(&fifth, "/look?key=new"), "none");
 }
 
 /// Runs a server that is not to start; gives what it says.

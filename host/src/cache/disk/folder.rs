@@ -47,6 +47,17 @@ impl Layout {
     }
 }
 
+/// What becomes of what was in a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// It goes on.
+    Kept,
+    /// There was nothing.
+    None,
+    /// It is another cache's, of another layout, or damaged.
+    ThrownAway,
+}
+
 /// A folder that this process alone uses.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -108,14 +119,18 @@ impl Folder {
         self.path.join("blocks")
     }
 
-    /// What was overtaken, and whether the values are to be gone on with. What is of another cache, of
-    /// another size or damaged is thrown away: nothing tells there which values still count.
-    pub(super) fn open(&self, cache: &str, layout: Layout) -> io::Result<(Ledger, bool)> {
+    /// What was overtaken, and what becomes of the values. What is of another cache, of another size or
+    /// damaged is thrown away: nothing tells there which values still count.
+    pub(super) fn open(&self, cache: &str, layout: Layout) -> io::Result<(Ledger, Past)> {
         let identity = format!("{cache} {} {}", layout.size, layout.block);
         if let Some(ledger) = Ledger::open(&self.ledger(), &identity, layout.size)? {
             self.mend()?;
-            return Ok((ledger, true));
+            return Ok((ledger, Past::Kept));
         }
+        let past = match self.blocks().exists() {
+            true => Past::ThrownAway,
+            false => Past::None,
+        };
         // In this order, so that what is thrown away is never taken for what is there.
         remove(fs::remove_file(self.ledger()))?;
         remove(fs::remove_file(self.purges()))?;
@@ -123,7 +138,7 @@ impl Folder {
         fs::create_dir_all(self.blocks())?;
         let ledger = Ledger::create(&self.ledger(), &identity, layout.size)?;
         File::open(&self.path)?.sync_all()?;
-        Ok((ledger, false))
+        Ok((ledger, past))
     }
 
     fn files(&self) -> io::Result<Vec<(SystemTime, PathBuf)>> {
@@ -196,7 +211,7 @@ fn remove(done: io::Result<()>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Folder, Layout};
+    use super::{Folder, Layout, Past};
 
     #[test]
     fn parts_stay_within_the_size() {
@@ -215,17 +230,16 @@ mod tests {
         let path = folder.path().join("a/b");
         let layout = Layout::of(16 << 20);
         let own = Folder::take(&path).unwrap().unwrap();
-        let (_, found) = own.open("things", layout).unwrap();
-        assert!(!found);
+        assert_eq!(own.open("things", layout).unwrap().1, Past::None);
         assert!(Folder::take(&path).unwrap().is_none());
         std::fs::write(path.join("lock"), "1\n").unwrap();
         let error = Folder::take(&path).unwrap_err();
         assert!(error.contains("process 1 uses it"), "{error}");
         drop(own);
         let own = Folder::take(&path).unwrap().unwrap();
-        assert!(own.open("things", layout).unwrap().1);
+        assert_eq!(own.open("things", layout).unwrap().1, Past::Kept);
         std::fs::write(own.blocks().join("x"), "x").unwrap();
-        assert!(!own.open("others", layout).unwrap().1);
+        assert_eq!(own.open("others", layout).unwrap().1, Past::ThrownAway);
         assert!(!own.blocks().join("x").exists());
     }
 }
