@@ -27,6 +27,8 @@ use crate::worker::{Command, Ended, Worker};
 
 pub mod pid_file;
 mod reload;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use reload::{BAD_CONFIGURATION, Source};
@@ -151,6 +153,16 @@ pub fn open_error_log(config: &Config, json: bool) -> anyhow::Result<()> {
 
 fn note(level: Level, message: impl AsRef<str>) {
     error_log::write(level, &error_log::Context::default(), message.as_ref());
+}
+
+/// Has panics of this process' threads written to the error log, wherever that is: to standard error
+/// nobody may listen.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("a thread");
+        note(Level::Alert, format!("{name} {panic}"));
+    }));
 }
 
 impl Server {

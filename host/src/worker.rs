@@ -1,9 +1,11 @@
 //! One worker: a thread with its own runtime, sockets, instances and connections. It shares nothing
 //! on the request path; the supervisor talks to it by [`Command`]s.
 
-use std::future::poll_fn;
+use std::any::Any;
+use std::future::{Future, poll_fn};
 use std::net::TcpListener as StdListener;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -127,7 +129,7 @@ impl Worker {
                     }
                 };
                 let _told = begun.send(Ok(())).is_ok();
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let result = catch_unwind(AssertUnwindSafe(|| {
                     runtime.block_on(run(info, generation, sockets, received, own.clone()));
                     // What its last requests hold is let go before the supervisor hears of the end.
                     drop(runtime);
@@ -212,6 +214,29 @@ struct State {
     info: WorkerInfo,
     accepting: Vec<(Rc<tokio::net::TcpListener>, JoinHandle<()>)>,
     retired: Rc<std::cell::RefCell<Vec<Rc<Served>>>>,
+    broken: mpsc::UnboundedSender<Panic>,
+}
+
+/// What a task that panicked said.
+type Panic = Box<dyn Any + Send>;
+
+/// Starts what a worker cannot be without. The runtime keeps a task's panic to itself, which is right
+/// for a connection's; here the worker hears of it and ends, to be replaced.
+fn vital(
+    broken: mpsc::UnboundedSender<Panic>,
+    task: impl Future<Output = ()> + 'static,
+) -> JoinHandle<()> {
+    tokio::task::spawn_local(async move {
+        let mut task = pin!(task);
+        let outcome = poll_fn(|cx| {
+            let poll = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
+            poll.map_or_else(|panic| Poll::Ready(Err(panic)), |poll| poll.map(Ok))
+        });
+        if let Err(panic) = outcome.await {
+            // Nobody listens only when the worker ends.
+            let _heard = broken.send(panic).is_ok();
+        }
+    })
 }
 
 async fn run(
@@ -223,16 +248,24 @@ async fn run(
 ) {
     let served = Served::start(generation, info.clone());
     let site = Site::new(served, info.id, shared.clients.clone());
+    let (broken, mut breaks) = mpsc::unbounded_channel();
     let mut state = State {
         site: site.clone(),
         shared,
         info,
         accepting: Vec::new(),
         retired: Rc::default(),
+        broken,
     };
-    tokio::task::spawn_local(sweep(site.clone(), state.retired.clone()));
+    let sweeps = sweep(site.clone(), state.retired.clone());
+    vital(state.broken.clone(), sweeps);
     state.listen(sockets);
-    while let Some(command) = commands.recv().await {
+    loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            Some(panic) = breaks.recv() => resume_unwind(panic),
+        };
+        let Some(command) = command else { break };
         match command {
             Command::Swap(generation, done) => {
                 let old = site.swap(Served::start(generation, state.info.clone()));
@@ -304,7 +337,7 @@ impl State {
             };
             let (site, socket) = (self.site.clone(), listener.clone());
             let shared = self.shared.clone();
-            let task = tokio::task::spawn_local(async move {
+            let task = vital(self.broken.clone(), async move {
                 let mut accept = pin!(listener::accept(&socket, |stream| serve(stream, &site)));
                 // Who comes back after it was given up would take clients from its successor.
                 poll_fn(|cx| match shared.is_given_up() {
@@ -386,5 +419,24 @@ async fn sweep(site: Rc<Site>, retired: Rc<std::cell::RefCell<Vec<Rc<Served>>>>)
         if let Some(old) = unused {
             tokio::task::spawn_local(async move { old.close().await });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{event_loop, vital};
+
+    #[test]
+    fn the_panic_of_a_vital_task_is_heard() {
+        let heard = event_loop().unwrap().block_on(async {
+            let (broken, mut breaks) = tokio::sync::mpsc::unbounded_channel();
+            vital(broken.clone(), async {});
+            vital(broken, async {
+                tokio::task::yield_now().await;
+                panic!("on purpose");
+            });
+            breaks.recv().await.unwrap()
+        });
+        assert_eq!(heard.downcast_ref(), Some(&"on purpose"));
     }
 }

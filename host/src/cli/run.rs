@@ -13,6 +13,7 @@ pub(super) fn main(file: Option<PathBuf>, watch: bool, json: bool) -> ExitCode {
         Ok(config) => config,
         Err(wrong) => return super::bad_configuration(&wrong),
     };
+    server::log_panics();
     let served =
         server::open_error_log(&config, json).and_then(|()| Server::start(source, config, options));
     let server = match served {
