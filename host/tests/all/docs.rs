@@ -5,7 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::harness::{Folder, PHASOR, prepare, root, walk};
+use crate::client::get;
+use crate::harness::{Folder, PHASOR, Server, prepare, root, walk};
 use crate::process::run;
 
 /// A block of code in a document.
@@ -109,5 +110,46 @@ fn every_command_marked_as_tested_runs() {
             .current_dir(folder.path())
             .env("PATH", &path));
         assert_eq!(code, 0, "{}:\n{}\n{out}{err}", block.at, block.text);
+    }
+}
+
+/// The README's tour: its configuration, and what each of its requests is said to be answered.
+#[test]
+fn five_minutes() {
+    if !crate::process::have("curl") {
+        return;
+    }
+    let blocks = blocks();
+    let of_readme = |kind: &str, word: &str| {
+        let found = blocks.iter().find(|block| {
+            block.folder == root() && block.kind == kind && block.text.contains(word)
+        });
+        found.unwrap_or_else(|| panic!("README.md has no {kind} with {word}"))
+    };
+    let server = Server::start(&of_readme("toml", "ngx.shared.hits").text, &[]);
+    let mark = server.mark();
+    let asks = of_readme("sh", "phasor run phasor.toml").text.lines();
+    let mut asked = 0;
+    for line in asks.filter(|line| line.starts_with("curl")) {
+        let (command, said) = line.split_once("    # ").unwrap();
+        let own = command.replace("127.0.0.1:8000", &format!("127.0.0.1:{}", server.port()));
+        let own = own.replacen("curl", "curl -sS -w '\\n%{http_code} %{http_version}'", 1);
+        let (code, out, err) = run(Command::new("bash").args(["-c", &own]));
+        let said = said.trim().split(" after ").next().unwrap();
+        assert!(code == 0 && out.contains(said), "{line}\n{out}{err}");
+        asked += 1;
+    }
+    assert_eq!(asked, 4);
+    server.wait_log("served in ", mark);
+    server.wait_log("cpu budget of 50 ms exceeded", mark);
+    assert!(get(server.port(), "/slow").text().starts_with("a thousand"));
+
+    // Its plugin in Rust is one that the SDK's own documentation compiles.
+    let sdk = fs::read_to_string(root().join("sdk/rust/src/lib.rs")).unwrap();
+    for line in of_readme("rust", "phasor_plugin").text.lines().skip(1) {
+        assert!(
+            sdk.contains(&format!("//! {line}").trim_end().to_owned()),
+            "{line}"
+        );
     }
 }

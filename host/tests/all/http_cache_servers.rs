@@ -199,8 +199,11 @@ fn a_redis_that_is_emptied_on_the_way_gets_its_record_of_purges_back() {
         assert!(begin.elapsed() < PATIENCE, "the purge is forgotten");
     }
     // It was cut off and would give back what it has: but not this.
+    let mark = second.mark();
     second.process().signal(Signal::CONT);
     until(&second, LAMP, ("MISS", Some("2")));
+    // Until it hears of changes it believes only what Redis has, too.
+    second.wait_log("changes of other servers are heard again", mark);
     is(&ask(second.port(), CHAIR, ""), "HIT", "1");
 }
 
