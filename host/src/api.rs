@@ -234,6 +234,16 @@ impl HostState {
         }
     }
 
+    /// The most bytes that a language runtime is handed at once, an eighth of its memory: what that
+    /// cannot take would end all its requests. With any other component it costs the one request.
+    #[must_use]
+    pub fn most_at_once(&self) -> usize {
+        match self.reactor {
+            Some(_) => self.memory.bytes / 8,
+            None => usize::MAX,
+        }
+    }
+
     /// The state of an instance whose memory becomes a heap image. While its runtime starts it draws the
     /// same numbers each time, made of the machine's `secret`.
     #[must_use]

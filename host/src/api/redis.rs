@@ -293,6 +293,32 @@ fn message(outcome: Outcome, function: &str) -> Answer<wit::Message> {
     }
 }
 
+/// What a reply takes in the guest's memory, a bit less than that.
+fn weight(reply: &wit::Reply) -> usize {
+    let one = |value: &wit::Value| match value {
+        wit::Value::Bytes(bytes) => bytes.len(),
+        wit::Value::Status(text) | wit::Value::Failed(text) => text.len(),
+        _ => 0,
+    };
+    match reply {
+        wit::Reply::Single(value) => one(value),
+        wit::Reply::Nested(values) => {
+            values.len() * size_of::<wit::Value>() + values.iter().map(one).sum::<usize>()
+        }
+    }
+}
+
+fn at_most<T>(
+    most: usize,
+    answer: Result<T, wit::RedisError>,
+    weight: impl FnOnce(&T) -> usize,
+) -> Result<T, wit::RedisError> {
+    answer.and_then(|answer| match weight(&answer) > most {
+        true => Err(wit::RedisError::TooLarge(most as u64)),
+        false => Ok(answer),
+    })
+}
+
 impl HostState {
     fn subscribed(&mut self, outcome: Outcome, function: &str) -> Answer<Resource<Subscription>> {
         match outcome {
@@ -327,7 +353,8 @@ impl wit::Host for HostState {
 
     async fn end_command(&mut self, op: Resource<Operation>) -> Answer<wit::Reply> {
         enter!(self, "redis.end-command");
-        reply(self.finish(op).await?, "redis.end-command")
+        let answer = reply(self.finish(op).await?, "redis.end-command")?;
+        Ok(at_most(self.most_at_once(), answer, weight))
     }
 
     async fn pipeline(
@@ -354,7 +381,9 @@ impl wit::Host for HostState {
 
     async fn end_pipeline(&mut self, op: Resource<Operation>) -> Answer<Vec<wit::Reply>> {
         enter!(self, "redis.end-pipeline");
-        replies(self.finish(op).await?, "redis.end-pipeline")
+        let answer = replies(self.finish(op).await?, "redis.end-pipeline")?;
+        let sum = |replies: &Vec<wit::Reply>| replies.iter().map(weight).sum();
+        Ok(at_most(self.most_at_once(), answer, sum))
     }
 
     async fn transaction(

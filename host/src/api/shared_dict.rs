@@ -195,7 +195,8 @@ impl wit::HostDict for HostState {
     }
 
     fn get(&mut self, dict: Handle, key: Vec<u8>, with_stale: bool) -> Answer<Option<wit::Entry>> {
-        self.with_dict(&dict, |dict| {
+        let most = self.most_at_once();
+        let entry = self.with_dict(&dict, |dict| {
             dict.read(
                 &key,
                 with_stale,
@@ -206,7 +207,14 @@ impl wit::HostDict for HostState {
                     stale,
                 },
             )
-        })
+        })?;
+        Ok(entry.and_then(|entry| match &entry {
+            Some(wit::Entry {
+                value: wit::Value::Bytes(bytes),
+                ..
+            }) if bytes.len() > most => Err(wit::DictError::NoMemory),
+            _ => Ok(entry),
+        }))
     }
 
     fn store(

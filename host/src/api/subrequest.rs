@@ -99,13 +99,18 @@ fn begin(id: ExchangeId, request: wit::Inner) -> Work {
 
 type Answer = wasmtime::Result<Result<wit::Captured, wit::SubrequestError>>;
 
-fn captured(outcome: Outcome, function: &str) -> Answer {
+/// The answer, its body cut off after `most` bytes.
+fn captured(outcome: Outcome, function: &str, most: usize) -> Answer {
     match outcome {
-        Outcome::Captured(CaptureOutcome(answer)) => Ok(answer.map(|answer| wit::Captured {
-            status: answer.status,
-            headers: header_list(&answer.headers),
-            body: answer.body,
-            truncated: answer.truncated,
+        Outcome::Captured(CaptureOutcome(answer)) => Ok(answer.map(|mut answer| {
+            let truncated = answer.truncated || answer.body.len() > most;
+            answer.body.truncate(most);
+            wit::Captured {
+                status: answer.status,
+                headers: header_list(&answer.headers),
+                body: answer.body,
+                truncated,
+            }
         })),
         _ => Err(wrong_kind(function)),
     }
@@ -115,7 +120,8 @@ impl wit::Host for HostState {
     async fn capture(&mut self, request: wit::Inner) -> Answer {
         let id = enter!(self, "subrequest.capture");
         let operation = Operation::new(self.asking(id, request));
-        captured(operation.wait().await, "subrequest.capture")
+        let outcome = operation.wait().await;
+        captured(outcome, "subrequest.capture", self.most_at_once())
     }
 
     fn begin_capture(&mut self, request: wit::Inner) -> wasmtime::Result<Resource<Operation>> {
@@ -126,7 +132,8 @@ impl wit::Host for HostState {
 
     async fn end_capture(&mut self, op: Resource<Operation>) -> Answer {
         enter!(self, "subrequest.end-capture");
-        captured(self.finish(op).await?, "subrequest.end-capture")
+        let outcome = self.finish(op).await?;
+        captured(outcome, "subrequest.end-capture", self.most_at_once())
     }
 
     fn depth(&mut self) -> wasmtime::Result<u32> {

@@ -3,6 +3,7 @@
 //! of each.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{Read, Write as _};
 use std::net::TcpListener;
 use std::thread;
@@ -10,8 +11,12 @@ use std::thread;
 use rustix::process::Signal;
 
 use crate::client::get;
-use crate::harness::Server;
+use crate::cosocket_tls::{Back, back_with};
+use crate::harness::{Folder, Server};
+use crate::process::Process;
 use crate::redis::Redis;
+use crate::resty::{mariadb, memcached};
+use crate::resty_web::dnsmasq;
 
 /// Where a function may be called.
 #[derive(Clone, Copy, PartialEq)]
@@ -95,6 +100,41 @@ const TABLE: &[(&str, &str, Where)] = &[
     (
         "resty.redis",
         "local r = require('resty.redis'):new() r:connect('127.0.0.1', REDIS) local p, e = r:ping() r:set_keepalive(1000, 4) return p == 'PONG', e",
+        Where::Waiting,
+    ),
+    (
+        "phasor.redis, eval",
+        "local r, e = require('phasor.redis').new('main'):eval('return ARGV[1]', {}, { 'a' }) return r == 'a', e",
+        Where::Waiting,
+    ),
+    (
+        "tcpsock:sslhandshake",
+        "local s = ngx.socket.tcp() s:connect('127.0.0.1', TLS) local ok, e = s:sslhandshake(false, 'back.test', true) s:close() return ok, e",
+        Where::Waiting,
+    ),
+    (
+        "resty.mysql",
+        "local db = require('resty.mysql'):new() local ok, e = db:connect { host = '127.0.0.1', port = MYSQL, user = 'root' } local r = ok and db:query('select 1 as x') db:set_keepalive(1000, 4) return r and tostring(r[1].x) == '1', e",
+        Where::Waiting,
+    ),
+    (
+        "resty.dns.resolver",
+        "local d, e = require('resty.dns.resolver'):new { nameservers = { { '127.0.0.1', DNS } }, timeout = 5000 } local a, e = d:query('a.test') return a and a[1] and a[1].address == '10.1.2.3', e",
+        Where::Waiting,
+    ),
+    (
+        "resty.memcached, a value",
+        "local m = require('resty.memcached'):new() m:connect('127.0.0.1', MEMCACHED) m:set('k', 'v') local v, _, e = m:get('k') m:set_keepalive(1000, 4) return v == 'v', e",
+        Where::Waiting,
+    ),
+    (
+        "resty.websocket.client",
+        "local c = require('resty.websocket.client'):new { timeout = 5000 } local ok, e = c:connect('ws://127.0.0.1:WS/ws') if not ok then return ok, e end c:send_text('x') local d, _, e = c:recv_frame() c:close() return d == 'x', e",
+        Where::Waiting,
+    ),
+    (
+        "phasor.cache, with a callback that waits",
+        "local v, e = require('phasor.cache').open('products'):get(ngx.get_phase(), nil, function() ngx.sleep(0.001) return 7 end) return v == 7, e",
         Where::Waiting,
     ),
     (
@@ -248,12 +288,61 @@ fn leaves() -> u16 {
     port
 }
 
-fn module(redis: u16, http: u16) -> String {
+/// The servers that the snippets talk to, and the words that stand for their ports.
+struct Peers {
+    ports: Vec<(&'static str, u16)>,
+    /// Holds the authority of the one that speaks TLS.
+    folder: Folder,
+    _running: (Redis, Back, Server, Vec<Process>),
+}
+
+/// Starts all of them; `None` where one is not installed.
+fn peers() -> Option<Peers> {
+    let redis = Redis::start(&[])?;
+    let (dnsmasq, dns) = dnsmasq(|command| {
+        command.arg("--address=/a.test/10.1.2.3");
+    })?;
+    let (memcached, memcached_port) = memcached()?;
+    let back = back_with("")?;
+    let folder = Folder::new();
+    back.authority.file(&folder);
+    let (mariadb, mysql) = mariadb(&folder, &[])?;
+    let sockets = Server::start(SOCKETS, &[]);
+    let ports = vec![
+        ("REDIS", redis.port),
+        ("PORT", leaves()),
+        ("DNS", dns),
+        ("MEMCACHED", memcached_port),
+        ("MYSQL", mysql),
+        ("TLS", back.good),
+        ("WS", sockets.port()),
+    ];
+    let processes = vec![dnsmasq, memcached, mariadb];
+    Some(Peers {
+        ports,
+        folder,
+        _running: (redis, back, sockets, processes),
+    })
+}
+
+/// Sends each message of a WebSocket back.
+const SOCKETS: &str = r#"
+[[route]]
+path = "/ws"
+lua.content = """
+local wb = require('resty.websocket.server'):new()
+local data = wb:recv_frame()
+if data then wb:send_text(data) end
+"""
+"#;
+
+fn module(ports: &[(&str, u16)]) -> String {
     let mut text = String::from("local M, list = {}, {}\n");
     for (name, code, _) in TABLE {
-        let code = code
-            .replace("REDIS", &redis.to_string())
-            .replace("PORT", &http.to_string());
+        let mut code = (*code).to_owned();
+        for (word, port) in ports {
+            code = code.replace(word, &port.to_string());
+        }
         writeln!(
             text,
             "list[#list + 1] = {{ \"{name}\", function() {code} end }}"
@@ -281,6 +370,7 @@ lua.server_rewrite = "if ngx.var.uri == '/all' then require('all').run('server_r
 url = "redis://127.0.0.1:{redis}"
 [shared.locks]
 size = "64k"
+[cache.products]
 [lock.turns]
 [lock.shared]
 redis = "main"
@@ -288,6 +378,7 @@ redis = "main"
 config = { init = "require('all').run('init')", init_worker = "require('all').run('init_worker') ngx.timer.at(0, function() require('all').run('timer') end)", exit_worker = "require('all').run('exit_worker')" }
 limits = { cpu = "5s" }
 allow = { http = ["*"] }
+cosocket = { ca = "ca.pem" }
 [[route]]
 path = "/all"
 set = { x = { lua = "require('all').run('set') return 'x'" } }
@@ -305,16 +396,16 @@ respond = { body = "leaf" }
 
 #[test]
 fn what_waits_works_in_every_phase_that_may() {
-    let Some(redis) = Redis::start(&[]) else {
+    let Some(peers) = peers() else {
         return;
     };
-    let server = Server::start(
-        &CONFIG.replace("{redis}", &redis.port.to_string()),
-        &[
-            ("lua/all.lua", &module(redis.port, leaves())),
-            ("lua/tiny.lua", "return { f = function() return true end }"),
-        ],
-    );
+    let folder = Folder::new();
+    let authority = fs::read(peers.folder.path().join("ca.pem")).unwrap();
+    folder.write("ca.pem", authority);
+    folder.write("lua/all.lua", module(&peers.ports));
+    folder.write("lua/tiny.lua", "return { f = function() return true end }");
+    let (_, redis) = peers.ports[0];
+    let server = Server::start_in(folder, &CONFIG.replace("{redis}", &redis.to_string()));
     let answer = get(server.port(), "/all").text();
     assert_eq!(answer, "done\n", "{}", server.log_since(0));
     let (last, ..) = TABLE[TABLE.len() - 1];

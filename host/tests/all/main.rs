@@ -59,6 +59,7 @@ mod lock;
 mod lock_redis;
 mod lock_trials;
 mod logs;
+mod memory;
 mod modules;
 mod nginx;
 mod nginx_redis;

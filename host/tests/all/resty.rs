@@ -223,10 +223,10 @@ show(m:commit_pipeline())
 show(m:set_keepalive(1000, 10))
 "#;
 
-#[test]
-fn memcached() {
+/// A memcached that listens on a port; `None` where there is none.
+pub(crate) fn memcached() -> Option<(Process, u16)> {
     if !have("memcached") {
-        return;
+        return None;
     }
     let port = free_port();
     let mut command = Command::new("memcached");
@@ -243,7 +243,14 @@ fn memcached() {
     if rustix::process::geteuid().is_root() {
         command.args(["-u", "root"]);
     }
-    let _memcached = start(&mut command, port);
+    Some((start(&mut command, port), port))
+}
+
+#[test]
+fn values_of_memcached() {
+    let Some((_memcached, port)) = memcached() else {
+        return;
+    };
     check(
         MEMCACHED,
         &[("PORT", port.to_string())],

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::client::{Client, get};
 use crate::harness::{Server, free_port};
-use crate::process::have;
+use crate::process::{Process, have};
 use crate::resty::{check, start};
 
 const DNS: &str = r#"
@@ -41,10 +41,10 @@ local list, err = deaf:query("a.test", nil, tries)
 show(list, #tries, err == tries[2])
 "#;
 
-#[test]
-fn dns() {
+/// A name server that listens on a port and knows what the arguments say; `None` where there is none.
+pub(crate) fn dnsmasq(arguments: impl FnOnce(&mut Command)) -> Option<(Process, u16)> {
     if !have("dnsmasq") {
-        return;
+        return None;
     }
     let port = free_port();
     let user = if rustix::process::geteuid().is_root() {
@@ -62,7 +62,14 @@ fn dns() {
         ])
         .args(["--conf-file=/dev/null", "--pid-file=", user])
         .arg(format!("--port={port}"))
-        .arg("--listen-address=127.0.0.1")
+        .arg("--listen-address=127.0.0.1");
+    arguments(&mut command);
+    Some((start(&mut command, port), port))
+}
+
+/// What the name server of the test knows.
+fn records(command: &mut Command) {
+    command
         .args(["--address=/a.test/10.1.2.3", "--address=/a.test/fd00::1:2"])
         .args(["--cname=c.test,b.test", "--host-record=b.test,10.1.2.4"])
         .args([
@@ -75,7 +82,13 @@ fn dns() {
     for i in 1..=60 {
         command.arg(format!("--host-record=many.test,10.9.0.{i}"));
     }
-    let _dnsmasq = start(&mut command, port);
+}
+
+#[test]
+fn dns() {
+    let Some((_dnsmasq, port)) = dnsmasq(records) else {
+        return;
+    };
     let many = (1..=60).map(|i| format!("10.9.0.{i}")).collect::<Vec<_>>();
     let script = DNS.replace(
         "ask(\"many.test\")",

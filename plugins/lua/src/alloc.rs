@@ -129,6 +129,12 @@ pub(crate) unsafe extern "C" fn allocate(
     }
 }
 
+/// Counts what a C library holds in a block of its own.
+pub(crate) fn foreign(old: usize, new: usize) {
+    // SAFETY: an instance has one thread.
+    unsafe { account().add(old, new) };
+}
+
 /// Raises, after the collector has run, when there is no room for `more` bytes outside of Lua: what
 /// Rust cannot get ends the whole VM, so that who gathers a guest's bytes asks before.
 pub(crate) unsafe fn demand(l: *mut State, more: usize) {

@@ -127,6 +127,7 @@ unsafe extern "C-unwind" fn set_body_data(l: *mut State) -> c_int {
     unsafe {
         let data = ffi::check_bytes(l, 1);
         let job = api::job(l, READ | phase::set(phase::BALANCER));
+        crate::alloc::demand(l, data.len());
         set_body(l, job, data.to_vec());
     }
     0

@@ -51,7 +51,7 @@ unsafe extern "C-unwind" fn was_read(l: *mut State) -> c_int {
     // SAFETY: called by Lua as the continuation of `read`.
     unsafe {
         match end(l) {
-            Ok(Some(bytes)) => ffi::push_bytes(l, &bytes),
+            Ok(Some(bytes)) => crate::held::push(l, bytes),
             Ok(None) => ffi::lua_pushnil(l),
             Err(BodyError::TooLarge) => return ffi::nil_error(l, b"request entity too large"),
             Err(BodyError::Timeout) => return ffi::nil_error(l, b"timeout"),

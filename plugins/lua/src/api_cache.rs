@@ -161,7 +161,7 @@ unsafe extern "C-unwind" fn found(l: *mut State) -> c_int {
     unsafe {
         let Some(operation) = taken(l) else { return 0 };
         match cache::end_get(operation) {
-            Ok(Outcome::Hit(hit)) => push_found(l, &hit),
+            Ok(Outcome::Hit(hit)) => push_found(l, crate::held::hold(hit).value()),
             Ok(Outcome::Miss(flight)) => {
                 let at = flight::board(flight);
                 ffi::push_bytes(l, b"flight");

@@ -4,6 +4,7 @@
 use crate::api;
 use crate::bindings::phasor::plugin::{error_log, response};
 use crate::ffi::{self, State};
+use crate::held::hold;
 use crate::job::Job;
 use crate::phase;
 use crate::vm::vm;
@@ -31,8 +32,7 @@ unsafe fn open_head(job: &Job, what: &str) -> bool {
 
 /// Pushes a header's value, or all values in a table, or nil.
 unsafe fn push_header(l: *mut State, job: &Job, name: &[u8]) {
-    // SAFETY: `l` is the running coroutine; the host's list is gone before Lua can raise, but for
-    // lack of memory, which leaks it.
+    // SAFETY: `l` is the running coroutine.
     unsafe {
         let before = ffi::lua_gettop(l);
         let known = job.has_header(name).is_some();
@@ -41,10 +41,10 @@ unsafe fn push_header(l: *mut State, job: &Job, name: &[u8]) {
             .any(|c| !c.adds() && c.name.eq_ignore_ascii_case(name));
         if job.host_head && (!known || !replaced) {
             vm().select();
-            for (n, v) in response::get_headers() {
+            for (n, v) in hold(response::get_headers()).value() {
                 if n.as_bytes().eq_ignore_ascii_case(name) {
                     ffi::luaL_checkstack(l, 2, c"too many headers".as_ptr());
-                    ffi::push_bytes(l, &v);
+                    ffi::push_bytes(l, v);
                 }
             }
         }
@@ -92,6 +92,14 @@ fn breaks(bytes: &[u8]) -> bool {
     bytes.iter().any(|b| matches!(b, 0 | b'\r' | b'\n'))
 }
 
+/// Demands room for one more header; raises when there is none.
+unsafe fn demand_header(l: *mut State, job: &mut Job, name: &[u8], value: &[u8]) {
+    // A flag and two lengths.
+    let more = name.len() + value.len() + 7;
+    // SAFETY: `l` is the running coroutine; the buffer lies in the job.
+    unsafe { crate::alloc::demand_in(l, job.head(), more) };
+}
+
 /// Sets header `name` to the value at `idx` (nil takes it away).
 unsafe fn set(l: *mut State, job: &mut Job, name: &[u8], idx: c_int) {
     // SAFETY: `l` is the running coroutine.
@@ -109,6 +117,7 @@ unsafe fn set(l: *mut State, job: &mut Job, name: &[u8], idx: c_int) {
                         bad_value(l, -1)
                     };
                     let value = clean(value);
+                    demand_header(l, job, name, value);
                     if i == 1 {
                         job.set_header(name, value);
                     } else {
@@ -120,7 +129,9 @@ unsafe fn set(l: *mut State, job: &mut Job, name: &[u8], idx: c_int) {
             ffi::TSTRING | ffi::TNUMBER => {
                 ffi::lua_pushvalue(l, idx);
                 let value = ffi::to_bytes(l, -1).unwrap_or_default();
-                job.set_header(name, clean(value));
+                let value = clean(value);
+                demand_header(l, job, name, value);
+                job.set_header(name, value);
                 ffi::pop(l, 1);
             }
             ffi::TBOOLEAN => {
@@ -190,11 +201,15 @@ unsafe extern "C-unwind" fn add_header(l: *mut State) -> c_int {
             let n = c_int::try_from(ffi::lua_rawlen(l, 2)).unwrap_or(0);
             for i in 1..=n {
                 ffi::lua_rawgeti(l, 2, i);
-                job.add_header(name, clean(ffi::to_bytes(l, -1).unwrap_or_default()));
+                let value = clean(ffi::to_bytes(l, -1).unwrap_or_default());
+                demand_header(l, job, name, value);
+                job.add_header(name, value);
                 ffi::pop(l, 1);
             }
         } else {
-            job.add_header(name, clean(ffi::check_bytes(l, 2)));
+            let value = clean(ffi::check_bytes(l, 2));
+            demand_header(l, job, name, value);
+            job.add_header(name, value);
         }
     }
     0
@@ -202,7 +217,7 @@ unsafe extern "C-unwind" fn add_header(l: *mut State) -> c_int {
 
 /// Pushes the headers of the answer into a table, at most `max` (0: all).
 unsafe extern "C-unwind" fn get_headers(l: *mut State) -> c_int {
-    // SAFETY: called by Lua; the host's list leaks if Lua runs out of memory here.
+    // SAFETY: called by Lua.
     unsafe {
         let max = ffi::opt_integer(l, 1, 100);
         let raw = ffi::lua_toboolean(l, 2) != 0;
@@ -213,7 +228,7 @@ unsafe extern "C-unwind" fn get_headers(l: *mut State) -> c_int {
         let mut cut = false;
         if job.host_head {
             vm().select();
-            for (name, value) in response::get_headers() {
+            for (name, value) in hold(response::get_headers()).value() {
                 if job
                     .changes()
                     .any(|c| !c.adds() && c.name.eq_ignore_ascii_case(name.as_bytes()))
@@ -223,7 +238,7 @@ unsafe extern "C-unwind" fn get_headers(l: *mut State) -> c_int {
                 count += 1;
                 cut |= max > 0 && count > max;
                 if !cut {
-                    crate::api_request::add_to_table(l, table, name.as_bytes(), &value, raw);
+                    crate::api_request::add_to_table(l, table, name.as_bytes(), value, raw);
                 }
             }
         }

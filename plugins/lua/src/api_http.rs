@@ -3,11 +3,12 @@
 #![expect(unsafe_code, reason = "C functions for Lua")]
 
 use crate::api;
-use crate::api_redis::strings;
+use crate::api_redis::{strings, total_of};
 use crate::bindings::phasor::plugin::http_client::{
     self, Body, ClientError, Outgoing, Streaming, Upload,
 };
 use crate::ffi::{self, State};
+use crate::held::{self, hold};
 use crate::phase;
 use crate::vm::vm;
 use crate::wait::{end_with, taken};
@@ -16,17 +17,17 @@ use std::ffi::{CStr, c_int};
 const BODY: &CStr = c"phasor.http.body";
 const UPLOAD: &CStr = c"phasor.http.upload";
 
-unsafe fn failed(l: *mut State, error: ClientError) -> c_int {
+unsafe fn failed(l: *mut State, error: &ClientError) -> c_int {
     let text = match error {
         ClientError::Timeout => "timeout".to_owned(),
         ClientError::Refused(text)
         | ClientError::Invalid(text)
         | ClientError::Connect(text)
-        | ClientError::Protocol(text) => text,
+        | ClientError::Protocol(text) => text.clone(),
         ClientError::TooLarge(limit) => format!("the body is longer than {limit} bytes"),
     };
-    // SAFETY: the text is gone when this returns; nothing raises but for lack of memory.
-    unsafe { ffi::nil_error(l, text.as_bytes()) }
+    // SAFETY: called by Lua; the text is held.
+    unsafe { ffi::nil_error(l, hold(text).value().as_bytes()) }
 }
 
 /// A resource of the host's as a userdata, dropped when nobody has it any more.
@@ -97,12 +98,10 @@ unsafe fn outgoing<T>(l: *mut State, send: impl FnOnce(&Outgoing) -> T) -> Optio
     unsafe {
         let headers = strings(l, 3)?;
         let text = |idx| String::from_utf8_lossy(ffi::check_bytes(l, idx)).into_owned();
-        let headers = headers
-            .chunks_exact(2)
-            .map(|pair| {
-                let name = String::from_utf8_lossy(&pair[0]).into_owned();
-                (name, pair[1].clone())
-            })
+        let mut words = headers.into_iter();
+        let pairs = std::iter::from_fn(|| Some((words.next()?, words.next()?)));
+        let headers = pairs
+            .map(|(name, value)| (String::from_utf8_lossy(&name).into_owned(), value))
             .collect();
         Some(send(&Outgoing {
             method: text(1),
@@ -124,6 +123,7 @@ unsafe fn check_request(l: *mut State) {
             ffi::check_bytes(l, idx);
         }
         ffi::luaL_checktype(l, 3, ffi::TTABLE);
+        crate::alloc::demand(l, total_of(l, 3, false) + ffi::lua_rawlen(l, 4));
         vm().select();
     }
 }
@@ -150,7 +150,7 @@ unsafe extern "C-unwind" fn fetched(l: *mut State) -> c_int {
     // SAFETY: called by Lua as the continuation of `wait`.
     unsafe {
         let Some(operation) = taken(l) else { return 0 };
-        match http_client::end_fetch(operation) {
+        match hold(http_client::end_fetch(operation)).value() {
             Ok(answer) => {
                 ffi::lua_pushnumber(l, f64::from(answer.status));
                 push_headers(l, &answer.headers);
@@ -181,11 +181,11 @@ unsafe fn push_streaming(l: *mut State, answer: Result<Streaming, ClientError>) 
         match answer {
             Ok(answer) => {
                 ffi::lua_pushnumber(l, f64::from(answer.status));
-                push_headers(l, &answer.headers);
+                push_headers(l, hold(answer.headers).value());
                 push_resource(l, answer.body, BODY, drop_body);
                 3
             }
-            Err(error) => failed(l, error),
+            Err(error) => failed(l, &error),
         }
     }
 }
@@ -218,9 +218,9 @@ unsafe extern "C-unwind" fn was_read(l: *mut State) -> c_int {
     unsafe {
         let Some(operation) = taken(l) else { return 0 };
         match Body::end_read(operation) {
-            Ok(Some(piece)) => ffi::push_bytes(l, &piece),
+            Ok(Some(piece)) => held::push(l, piece),
             Ok(None) => ffi::lua_pushnil(l),
-            Err(error) => return failed(l, error),
+            Err(error) => return failed(l, &error),
         }
         1
     }
@@ -236,7 +236,7 @@ unsafe extern "C-unwind" fn upload(l: *mut State) -> c_int {
                 push_resource(l, upload, UPLOAD, drop_upload);
                 1
             }
-            Some(Err(error)) => failed(l, error),
+            Some(Err(error)) => failed(l, &error),
             None => bad_headers(l),
         }
     }
@@ -266,7 +266,7 @@ unsafe extern "C-unwind" fn written(l: *mut State) -> c_int {
                 ffi::lua_pushboolean(l, c_int::from(more));
                 1
             }
-            Err(error) => failed(l, error),
+            Err(error) => failed(l, &error),
         }
     }
 }

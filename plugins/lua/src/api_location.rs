@@ -109,6 +109,9 @@ unsafe fn capture_all(l: *mut State) -> c_int {
             ffi::lua_rawgeti(l, order, 1);
             ffi::lua_rawgeti(l, order, 2);
             if ffi::lua_type(l, -1) == ffi::TTABLE {
+                field(l, order + 2, b"body");
+                crate::alloc::demand(l, ffi::lua_rawlen(l, -1));
+                ffi::pop(l, 1);
                 field(l, order + 2, b"args");
                 query(l);
             } else {
@@ -157,7 +160,7 @@ unsafe extern "C-unwind" fn captured(l: *mut State) -> c_int {
             if let Some(operation) = (*place).take() {
                 vm().select();
                 match subrequest::end_capture(operation) {
-                    Ok(answer) => push_answer(l, &answer),
+                    Ok(answer) => push_answer(l, crate::held::hold(answer).value()),
                     Err(error) => fail(l, error),
                 }
                 ffi::lua_rawseti(l, RESULTS, number);

@@ -5,18 +5,19 @@
 use crate::api;
 use crate::bindings::phasor::plugin::redis::{self, RedisError, Reply, Subscription, Value};
 use crate::ffi::{self, State};
+use crate::held::hold;
 use crate::phase;
 use crate::vm::vm;
 use crate::wait::{self, taken};
 use std::ffi::c_int;
 
-fn text(error: RedisError) -> Vec<u8> {
+fn text(error: &RedisError) -> Vec<u8> {
     match error {
         RedisError::Timeout => b"timeout".to_vec(),
         RedisError::Unavailable(text)
         | RedisError::Refused(text)
         | RedisError::Invalid(text)
-        | RedisError::Failed(text) => text.into_bytes(),
+        | RedisError::Failed(text) => text.clone().into_bytes(),
         RedisError::BreakerOpen => b"unavailable: the breaker is open".to_vec(),
         RedisError::Busy => b"too many commands wait".to_vec(),
         RedisError::UnknownRedis => b"no such redis".to_vec(),
@@ -27,9 +28,9 @@ fn text(error: RedisError) -> Vec<u8> {
 }
 
 /// `nil` and the error's text.
-unsafe fn failed(l: *mut State, error: RedisError) -> c_int {
-    // SAFETY: the text is gone when this returns; nothing raises but for lack of memory.
-    unsafe { ffi::nil_error(l, &text(error)) }
+unsafe fn failed(l: *mut State, error: &RedisError) -> c_int {
+    // SAFETY: called by Lua; the text is held.
+    unsafe { ffi::nil_error(l, hold(text(error)).value()) }
 }
 
 unsafe fn push_single(l: *mut State, value: &Value) {
@@ -118,6 +119,43 @@ unsafe fn argument(l: *mut State, idx: c_int) -> Option<Vec<u8>> {
     }
 }
 
+/// What `argument` takes of memory.
+unsafe fn length_of(l: *mut State, idx: c_int) -> usize {
+    // A vector, and the place in the list of them.
+    const BESIDE: usize = 64;
+    // SAFETY: called by Lua.
+    unsafe {
+        match ffi::lua_type(l, idx) {
+            ffi::TSTRING => ffi::lua_rawlen(l, idx) + BESIDE,
+            _ => BESIDE,
+        }
+    }
+}
+
+/// What the strings of a list, and of lists in it, take when they are gathered: who does so demands it
+/// before.
+pub(crate) unsafe fn total_of(l: *mut State, idx: c_int, nested: bool) -> usize {
+    // SAFETY: called by Lua.
+    unsafe {
+        if ffi::lua_type(l, idx) != ffi::TTABLE || ffi::lua_checkstack(l, 4) == 0 {
+            return length_of(l, idx);
+        }
+        let idx = ffi::lua_absindex(l, idx);
+        let mut total = 0;
+        for place in 1..=c_int::try_from(ffi::lua_rawlen(l, idx)).unwrap_or(c_int::MAX) {
+            ffi::tick(l, 8);
+            ffi::lua_rawgeti(l, idx, place);
+            total += if nested {
+                total_of(l, -1, false)
+            } else {
+                length_of(l, -1)
+            };
+            ffi::pop(l, 1);
+        }
+        total
+    }
+}
+
 /// The strings of a list; `None` when something else is among them.
 pub(crate) unsafe fn strings(l: *mut State, idx: c_int) -> Option<Vec<Vec<u8>>> {
     // SAFETY: called by Lua.
@@ -163,6 +201,8 @@ unsafe extern "C-unwind" fn command(l: *mut State) -> c_int {
             }
         }
         vm().select();
+        let total = (2..=ffi::lua_gettop(l)).map(|idx| length_of(l, idx)).sum();
+        crate::alloc::demand(l, total);
         let operation = {
             let name = name(l);
             let arguments: Vec<_> = (2..=ffi::lua_gettop(l))
@@ -178,9 +218,9 @@ unsafe extern "C-unwind" fn command_done(l: *mut State) -> c_int {
     // SAFETY: called by Lua as the continuation of `wait`.
     unsafe {
         let Some(operation) = taken(l) else { return 0 };
-        match redis::end_command(operation) {
+        match hold(redis::end_command(operation)).value() {
             Ok(reply) => {
-                push_reply(l, &reply);
+                push_reply(l, reply);
                 1
             }
             Err(error) => failed(l, error),
@@ -195,6 +235,7 @@ unsafe extern "C-unwind" fn pipeline(l: *mut State) -> c_int {
         api::check_phase(l, phase::WAIT);
         ffi::check_bytes(l, 1);
         ffi::luaL_checktype(l, 2, ffi::TTABLE);
+        crate::alloc::demand(l, total_of(l, 2, true));
         vm().select();
         let operation = {
             let name = name(l);
@@ -228,10 +269,10 @@ unsafe extern "C-unwind" fn pipeline_done(l: *mut State) -> c_int {
     // SAFETY: called by Lua as the continuation of `wait`.
     unsafe {
         let Some(operation) = taken(l) else { return 0 };
-        match redis::end_pipeline(operation) {
+        match hold(redis::end_pipeline(operation)).value() {
             Ok(replies) => {
                 ffi::lua_createtable(l, c_int::try_from(replies.len()).unwrap_or(0), 0);
-                for (place, reply) in (1..).zip(&replies) {
+                for (place, reply) in (1..).zip(replies) {
                     push_reply(l, reply);
                     ffi::lua_rawseti(l, -2, place);
                 }
@@ -249,6 +290,7 @@ unsafe extern "C-unwind" fn eval(l: *mut State) -> c_int {
         api::check_phase(l, phase::WAIT);
         ffi::check_bytes(l, 1);
         ffi::check_bytes(l, 2);
+        crate::alloc::demand(l, total_of(l, 3, false) + total_of(l, 4, false));
         vm().select();
         let operation = match (strings(l, 3), strings(l, 4)) {
             (Some(keys), Some(arguments)) => Some(redis::begin_eval(
@@ -272,6 +314,7 @@ unsafe extern "C-unwind" fn subscribe(l: *mut State) -> c_int {
     unsafe {
         api::check_phase(l, phase::WAIT);
         ffi::check_bytes(l, 1);
+        crate::alloc::demand(l, total_of(l, 2, false) + total_of(l, 3, false));
         vm().select();
         let operation = match (strings(l, 2), strings(l, 3)) {
             (Some(channels), Some(patterns)) => Some(Subscription::begin_subscribe(
@@ -303,7 +346,7 @@ unsafe extern "C-unwind" fn subscribed(l: *mut State) -> c_int {
                 ffi::lua_setmetatable(l, -2);
                 1
             }
-            Err(error) => failed(l, error),
+            Err(error) => failed(l, &error),
         }
     }
 }
@@ -336,7 +379,7 @@ unsafe extern "C-unwind" fn message_done(l: *mut State) -> c_int {
     // SAFETY: called by Lua as the continuation of `wait`.
     unsafe {
         let Some(operation) = taken(l) else { return 0 };
-        match Subscription::end_next(operation) {
+        match hold(Subscription::end_next(operation)).value() {
             Ok(message) => {
                 ffi::lua_createtable(l, 0, 3);
                 ffi::push_bytes(l, &message.channel);

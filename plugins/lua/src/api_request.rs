@@ -2,9 +2,11 @@
 #![expect(unsafe_code, reason = "C functions for Lua")]
 
 use crate::api;
+use crate::api_redis::total_of;
 use crate::bindings::phasor::plugin::{request, variable};
 use crate::budget;
 use crate::ffi::{self, State};
+use crate::held::{self, hold};
 use crate::job::{Exit, Job};
 use crate::phase;
 use crate::vm::vm;
@@ -169,7 +171,7 @@ pub(crate) unsafe fn set_header_metatable(l: *mut State, table: c_int) {
 }
 
 unsafe extern "C-unwind" fn get_headers(l: *mut State) -> c_int {
-    // SAFETY: called by Lua; the list leaks if Lua runs out of memory here.
+    // SAFETY: called by Lua.
     unsafe {
         let max = ffi::opt_integer(l, 1, 100);
         let raw = ffi::lua_toboolean(l, 2) != 0;
@@ -178,10 +180,10 @@ unsafe extern "C-unwind" fn get_headers(l: *mut State) -> c_int {
         ffi::lua_createtable(l, 0, 8);
         let table = ffi::lua_gettop(l);
         let mut count = 0;
-        for (name, value) in request::get_headers() {
+        for (name, value) in hold(request::get_headers()).value() {
             count += 1;
             if max <= 0 || count <= max {
-                add_to_table(l, table, name.as_bytes(), &value, raw);
+                add_to_table(l, table, name.as_bytes(), value, raw);
             }
         }
         if !raw {
@@ -233,6 +235,7 @@ unsafe extern "C-unwind" fn set_header(l: *mut State) -> c_int {
             ffi::lua_replace(l, 2);
         }
         api::job(l, WRITE);
+        crate::alloc::demand(l, total_of(l, 2, false));
         vm().select();
         let failed = {
             let name = String::from_utf8_lossy(ffi::check_bytes(l, 1));
@@ -251,6 +254,7 @@ unsafe extern "C-unwind" fn add_header(l: *mut State) -> c_int {
         ffi::check_bytes(l, 1);
         ffi::lua_settop(l, 2);
         api::job(l, WRITE);
+        crate::alloc::demand(l, total_of(l, 2, false));
         vm().select();
         let failed = {
             let name = String::from_utf8_lossy(ffi::check_bytes(l, 1));
@@ -283,7 +287,7 @@ unsafe extern "C-unwind" fn http_version(l: *mut State) -> c_int {
 }
 
 unsafe extern "C-unwind" fn raw_header(l: *mut State) -> c_int {
-    // SAFETY: called by Lua; the text leaks if Lua runs out of memory here.
+    // SAFETY: called by Lua.
     unsafe {
         let without_line = ffi::lua_toboolean(l, 1) != 0;
         api::job(l, READ);
@@ -303,7 +307,8 @@ unsafe extern "C-unwind" fn raw_header(l: *mut State) -> c_int {
             text.extend_from_slice(b"\r\n");
         }
         text.extend_from_slice(b"\r\n");
-        ffi::push_bytes(l, &text);
+        drop(head);
+        held::push(l, text);
     }
     1
 }

@@ -105,19 +105,19 @@ pub(crate) unsafe fn key<'a>(l: *mut State) -> Result<&'a [u8], &'static [u8]> {
     }
 }
 
-pub(crate) unsafe fn push_value(l: *mut State, value: &Value) {
+pub(crate) unsafe fn push_value(l: *mut State, value: Value) {
     // SAFETY: called by Lua.
     unsafe {
         match value {
             Value::Nil => ffi::lua_pushnil(l),
-            Value::Boolean(b) => ffi::lua_pushboolean(l, c_int::from(*b)),
-            Value::Number(n) => ffi::lua_pushnumber(l, *n),
-            Value::Bytes(b) => ffi::push_bytes(l, b),
+            Value::Boolean(b) => ffi::lua_pushboolean(l, c_int::from(b)),
+            Value::Number(n) => ffi::lua_pushnumber(l, n),
+            Value::Bytes(b) => crate::held::push(l, b),
         }
     }
 }
 
-/// The value in argument `idx`; `None` for a type that a dict cannot hold.
+/// The value in argument `idx`; `None` for a type that a dict cannot hold. Raises for lack of memory.
 pub(crate) unsafe fn to_value(l: *mut State, idx: c_int) -> Option<Value> {
     // SAFETY: called by Lua.
     unsafe {
@@ -125,7 +125,11 @@ pub(crate) unsafe fn to_value(l: *mut State, idx: c_int) -> Option<Value> {
             ffi::TNIL | ffi::TNONE => Value::Nil,
             ffi::TBOOLEAN => Value::Boolean(ffi::lua_toboolean(l, idx) != 0),
             ffi::TNUMBER => Value::Number(ffi::lua_tonumberx(l, idx, std::ptr::null_mut())),
-            ffi::TSTRING => Value::Bytes(ffi::to_bytes(l, idx)?.to_vec()),
+            ffi::TSTRING => {
+                let bytes = ffi::to_bytes(l, idx)?;
+                crate::alloc::demand(l, bytes.len());
+                Value::Bytes(bytes.to_vec())
+            }
             _ => return None,
         })
     }
@@ -163,7 +167,7 @@ pub(crate) unsafe fn flags(l: *mut State, idx: c_int) -> u32 {
 }
 
 unsafe fn fetch(l: *mut State, with_stale: bool) -> c_int {
-    // SAFETY: called by Lua; the entry leaks if Lua runs out of memory here.
+    // SAFETY: called by Lua.
     unsafe {
         let dict = dict(l);
         let key = match key(l) {
@@ -172,7 +176,7 @@ unsafe fn fetch(l: *mut State, with_stale: bool) -> c_int {
         };
         match dict.get(key, with_stale) {
             Ok(Some(entry)) => {
-                push_value(l, &entry.value);
+                push_value(l, entry.value);
                 if entry.flags != 0 {
                     ffi::lua_pushnumber(l, f64::from(entry.flags.cast_signed()));
                 } else if with_stale {
@@ -366,13 +370,14 @@ unsafe extern "C-unwind" fn flush_expired(l: *mut State) -> c_int {
 }
 
 unsafe extern "C-unwind" fn get_keys(l: *mut State) -> c_int {
-    // SAFETY: called by Lua; the list leaks if Lua runs out of memory here.
+    // SAFETY: called by Lua.
     unsafe {
         let dict = dict(l);
         let max = u32::try_from(ffi::opt_integer(l, 2, 1024)).unwrap_or(0);
-        let keys = dict.get_keys(max);
+        let keys = crate::held::hold(dict.get_keys(max));
+        let keys = keys.value();
         ffi::lua_createtable(l, c_int::try_from(keys.len()).unwrap_or(0), 0);
-        for (i, key) in (1..).zip(&keys) {
+        for (i, key) in (1..).zip(keys) {
             ffi::push_bytes(l, key);
             ffi::lua_rawseti(l, -2, i);
         }

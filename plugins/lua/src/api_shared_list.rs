@@ -32,7 +32,7 @@ unsafe fn push_to(l: *mut State, side: Side) -> c_int {
 }
 
 unsafe fn pop_from(l: *mut State, side: Side) -> c_int {
-    // SAFETY: called by Lua; the value leaks if Lua runs out of memory here.
+    // SAFETY: called by Lua.
     unsafe {
         let dict = dict(l);
         let key = match key(l) {
@@ -41,7 +41,7 @@ unsafe fn pop_from(l: *mut State, side: Side) -> c_int {
         };
         match dict.pop(side, key) {
             Ok(value) => {
-                push_value(l, value.as_ref().unwrap_or(&Value::Nil));
+                push_value(l, value.unwrap_or(Value::Nil));
                 1
             }
             Err(e) => ffi::nil_error(l, text(e)),

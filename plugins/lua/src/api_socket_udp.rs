@@ -226,7 +226,7 @@ unsafe fn push(l: *mut State, result: Result<Vec<u8>, SocketError>) -> c_int {
     unsafe {
         match result {
             Ok(bytes) => {
-                ffi::push_bytes(l, &bytes);
+                crate::held::push(l, bytes);
                 1
             }
             Err(e) => ffi::nil_error(l, &text(e, "socket busy")),

@@ -64,7 +64,7 @@ unsafe extern "C-unwind" fn index(l: *mut State) -> c_int {
         }
         vm().select();
         match variable::get(std::str::from_utf8(name).unwrap_or_default()) {
-            Some(value) => ffi::push_bytes(l, &value),
+            Some(value) => crate::held::push(l, value),
             None => ffi::lua_pushnil(l),
         }
     }

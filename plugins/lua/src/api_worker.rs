@@ -39,6 +39,9 @@ unsafe fn log(l: *mut State, level: usize, first: c_int) {
         }
         ffi::luaL_checkstack(l, 3, c"".as_ptr());
         ffi::luaL_where(l, 1);
+        // What is no UTF-8 becomes longer.
+        let total: usize = (first..=n).map(|i| ffi::lua_rawlen(l, i)).sum();
+        crate::alloc::demand(l, total.saturating_mul(3));
         let mut text = String::from("[lua] ");
         text.push_str(&String::from_utf8_lossy(
             ffi::to_bytes(l, -1).unwrap_or_default(),

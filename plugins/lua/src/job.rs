@@ -200,6 +200,11 @@ impl Job {
         self.push(REPLACE, name, value);
     }
 
+    /// Where the changes are written, for who makes room there.
+    pub(crate) fn head(&mut self) -> &mut Vec<u8> {
+        &mut self.head
+    }
+
     /// Adds one more value.
     pub(crate) fn add_header(&mut self, name: &[u8], value: &[u8]) {
         self.push(ADD, name, value);

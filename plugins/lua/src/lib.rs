@@ -45,6 +45,7 @@ mod filter;
 mod flight;
 mod flow;
 mod guard;
+mod held;
 mod job;
 mod lib_bit;
 mod lib_buffer;

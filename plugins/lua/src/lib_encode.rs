@@ -168,7 +168,8 @@ pub(crate) unsafe fn push_args(l: *mut State, index: c_int) {
     ffi::push_bytes(l, b"");
     let text = ffi::lua_gettop(l);
     // Checked before anything is built: errors must not pass through the builder.
-    check_args(l, index);
+    let total = check_args(l, index);
+    crate::alloc::demand(l, total);
     push_built(l, |out| {
         // SAFETY: reads of strings and of a checked table, which cannot raise.
         unsafe {
@@ -212,7 +213,11 @@ unsafe fn push_pair(l: *mut State, out: &mut Vec<u8>, key: c_int) {
     }
 }
 
-unsafe fn check_args(l: *mut State, index: c_int) {
+/// Gives how long the query string may become.
+unsafe fn check_args(l: *mut State, index: c_int) -> usize {
+    // Each byte may be escaped; numbers are short.
+    let most = |key: usize, value: usize| (key + value + 32).saturating_mul(3);
+    let mut total: usize = 0;
     ffi::luaL_checkstack(l, 8, c"encode_args".as_ptr());
     ffi::lua_pushnil(l);
     while ffi::lua_next(l, index) != 0 {
@@ -224,18 +229,23 @@ unsafe fn check_args(l: *mut State, index: c_int) {
         }
         if ffi::lua_type(l, -1) == ffi::TTABLE {
             let length = ffi::lua_rawlen(l, -1);
+            let key = ffi::lua_rawlen(l, -2);
             for i in 1..=c_int::try_from(length).unwrap_or(c_int::MAX) {
                 ffi::lua_rawgeti(l, -1, i);
                 check_arg(l);
+                total = total.saturating_add(most(key, ffi::lua_rawlen(l, -1)));
                 ffi::pop(l, 1);
             }
             ffi::tick(l, length * 16);
         } else {
             check_arg(l);
+            let (key, value) = (ffi::lua_rawlen(l, -2), ffi::lua_rawlen(l, -1));
+            total = total.saturating_add(most(key, value));
         }
         ffi::pop(l, 1);
         ffi::tick(l, 32);
     }
+    total
 }
 
 unsafe fn check_arg(l: *mut State) {

@@ -17,6 +17,8 @@ use std::ffi::{c_int, c_void};
 
 /// Half of `lua_regex_cache_max_entries`' default.
 const HALF: usize = 512;
+/// So many bytes of a pattern count as another one: few long ones take the place of many.
+const WEIGHT: usize = 4 << 10;
 
 static HOT: Single<usize> = Single::new(0);
 static OLD: Single<usize> = Single::new(0);
@@ -130,6 +132,16 @@ unsafe fn push_options(l: *mut State, options: c_int) {
     }
 }
 
+/// Bytes of the pattern on the top of the stack.
+unsafe fn pattern_size(l: *mut State) -> usize {
+    let pattern = ffi::lua_touserdata(l, -1).cast::<Pattern>();
+    if pattern.is_null() {
+        0
+    } else {
+        (*pattern).size
+    }
+}
+
 /// Puts the pattern on the top of the stack into the new half of the cache.
 unsafe fn remember(l: *mut State, regex: c_int, options: c_int) {
     let count = HOT.get();
@@ -140,7 +152,7 @@ unsafe fn remember(l: *mut State, regex: c_int, options: c_int) {
         ffi::lua_createtable(l, 0, 8);
         ffi::lua_rawsetp(l, ffi::REGISTRY, key(&HOT));
     }
-    *count += 1;
+    *count += 1 + pattern_size(l) / WEIGHT;
     ffi::lua_rawgetp(l, ffi::REGISTRY, key(&HOT));
     push_options(l, options);
     ffi::lua_rawget(l, -2);
@@ -176,9 +188,16 @@ pub(crate) unsafe fn compile(l: *mut State, regex: c_int, options: c_int) -> *mu
         Err(flag) => unknown_flag(l, flag, options),
     };
     ffi::tick(l, source.len() * 16 + 256);
+    // What a pattern is compiled to is longer than itself.
+    crate::alloc::demand(l, source.len().saturating_mul(8));
     // The memory comes first: an error raised by Lua after compiling would lose the code.
     let slot = ffi::lua_newuserdata(l, size_of::<Pattern>()).cast::<Pattern>();
-    if !build(source, parsed, slot) {
+    let mut built = build(source, parsed, slot);
+    if !built && (*MESSAGE.get()).starts_with(NO_MEMORY) {
+        ffi::lua_gc(l, ffi::GCCOLLECT, 0);
+        built = build(source, parsed, slot);
+    }
+    if !built {
         ffi::pop(l, 1);
         ffi::push_bytes(l, &*MESSAGE.get());
         return std::ptr::null_mut();
@@ -188,6 +207,9 @@ pub(crate) unsafe fn compile(l: *mut State, regex: c_int, options: c_int) -> *mu
     remember(l, regex, options);
     slot
 }
+
+/// What PCRE2 says when it got none; the collector may make room.
+const NO_MEMORY: &[u8] = b"pcre2_compile() failed: failed to allocate";
 
 static MESSAGE: Single<Vec<u8>> = Single::new(Vec::new());
 

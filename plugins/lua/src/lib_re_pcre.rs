@@ -8,6 +8,7 @@
 )]
 
 use crate::lib_scratch::Single;
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 
 #[repr(C)]
@@ -48,6 +49,7 @@ unsafe extern "C" {
         workspace: *mut c_int,
         size: usize,
     ) -> c_int;
+    fn pcre2_get_match_data_heapframes_size_8(data: *mut Opaque) -> usize;
     fn pcre2_get_ovector_pointer_8(data: *mut Opaque) -> *mut usize;
     fn pcre2_pattern_info_8(code: *const Opaque, what: u32, to: *mut c_void) -> c_int;
     fn pcre2_get_error_message_8(code: c_int, buffer: *mut u8, size: usize) -> c_int;
@@ -72,6 +74,7 @@ const INFO_CAPTURECOUNT: u32 = 4;
 const INFO_NAMECOUNT: u32 = 17;
 const INFO_NAMEENTRYSIZE: u32 = 18;
 const INFO_NAMETABLE: u32 = 19;
+const INFO_SIZE: u32 = 22;
 /// What `exec` gives when nothing matched.
 pub(crate) const NOMATCH: c_int = -1;
 const NOMEMORY: c_int = -48;
@@ -82,6 +85,8 @@ pub(crate) const UNSET: usize = usize::MAX;
 const MATCH_LIMIT: u32 = 1_000_000;
 /// Memory for backtracking, in KiB: a quarter of what a VM has by default would be too much.
 const HEAP_LIMIT: u32 = 16 * 1024;
+/// What a pattern keeps of it for its next match, in bytes.
+const FRAMES_KEPT: usize = 64 << 10;
 /// `lua-nginx-module`'s workspace for DFA matches, in integers.
 const DFA_WORKSPACE: usize = 1000;
 /// `lua-resty-core` cuts messages here.
@@ -94,7 +99,11 @@ static WORKSPACE: Single<[c_int; DFA_WORKSPACE]> = Single::new([0; DFA_WORKSPACE
 #[repr(C)]
 pub(crate) struct Pattern {
     code: *mut Opaque,
-    data: *mut Opaque,
+    data: Cell<*mut Opaque>,
+    /// Bytes of backtracking that `data` keeps for the next match.
+    frames: Cell<usize>,
+    /// Bytes of the code.
+    pub(crate) size: usize,
     names: *const u8,
     name_count: u32,
     name_size: u32,
@@ -136,7 +145,9 @@ impl Pattern {
         }
         let mut pattern = Self {
             code,
-            data: std::ptr::null_mut(),
+            data: Cell::new(std::ptr::null_mut()),
+            frames: Cell::new(0),
+            size: 0,
             names: std::ptr::null(),
             name_count: 0,
             name_size: 0,
@@ -153,14 +164,17 @@ impl Pattern {
             (&raw mut pattern.name_size).cast(),
         );
         pcre2_pattern_info_8(code, INFO_NAMETABLE, (&raw mut pattern.names).cast());
+        pcre2_pattern_info_8(code, INFO_SIZE, (&raw mut pattern.size).cast());
         if options.dfa {
             pattern.groups = 0;
         }
-        pattern.data = pcre2_match_data_create_8(pattern.groups + 1, std::ptr::null_mut());
-        if pattern.data.is_null() {
+        let data = pcre2_match_data_create_8(pattern.groups + 1, std::ptr::null_mut());
+        pattern.data.set(data);
+        if data.is_null() {
             pcre2_code_free_8(code);
             return Err(b"no memory".to_vec());
         }
+        crate::alloc::foreign(0, pattern.size);
         Ok(pattern)
     }
 
@@ -168,7 +182,9 @@ impl Pattern {
     pub(crate) unsafe fn free(&mut self) {
         if !self.code.is_null() {
             pcre2_code_free_8(self.code);
-            pcre2_match_data_free_8(self.data);
+            pcre2_match_data_free_8(self.data.get());
+            crate::alloc::foreign(self.size, 0);
+            crate::alloc::foreign(self.frames.get(), 0);
             self.code = std::ptr::null_mut();
         }
     }
@@ -190,7 +206,7 @@ impl Pattern {
                 n,
                 start,
                 options,
-                self.data,
+                self.data.get(),
                 context,
                 workspace,
                 DFA_WORKSPACE,
@@ -198,12 +214,36 @@ impl Pattern {
             // 0: more matches than the one pair holds, which is the longest.
             return if found >= 0 { 1 } else { found };
         }
-        pcre2_match_8(self.code, s, n, start, options, self.data, context)
+        let data = self.data.get();
+        let found = pcre2_match_8(self.code, s, n, start, options, data, context);
+        self.settle();
+        found
+    }
+
+    /// Counts what a match leaves behind; where that is much, keeps the groups alone: PCRE2 would keep
+    /// all for as long as the pattern is in the cache.
+    unsafe fn settle(&self) {
+        let data = self.data.get();
+        let mut frames = pcre2_get_match_data_heapframes_size_8(data);
+        if frames > FRAMES_KEPT {
+            let fresh = pcre2_match_data_create_8(self.groups + 1, std::ptr::null_mut());
+            if !fresh.is_null() {
+                let (from, to) = (
+                    pcre2_get_ovector_pointer_8(data),
+                    pcre2_get_ovector_pointer_8(fresh),
+                );
+                std::ptr::copy_nonoverlapping(from, to, (self.groups as usize + 1) * 2);
+                pcre2_match_data_free_8(data);
+                self.data.set(fresh);
+                frames = 0;
+            }
+        }
+        crate::alloc::foreign(self.frames.replace(frames), frames);
     }
 
     /// Where group `n` of the last match lies; `UNSET` twice when it took no part.
     pub(crate) unsafe fn group(&self, n: u32) -> (usize, usize) {
-        let pairs = pcre2_get_ovector_pointer_8(self.data);
+        let pairs = pcre2_get_ovector_pointer_8(self.data.get());
         let at = n as usize * 2;
         (*pairs.add(at), *pairs.add(at + 1))
     }

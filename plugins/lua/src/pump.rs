@@ -50,6 +50,7 @@ impl Guest for Plugin {
                 let vm = vm();
                 vm.records.clear();
                 vm.selected = (NONE, u8::MAX);
+                crate::held::clear();
                 if !run_batch(&batch) {
                     return;
                 }

@@ -45,6 +45,10 @@ unsafe fn encode(l: *mut State, idx: c_int, out: &mut Vec<u8>, depth: u32) -> Re
             }
             ffi::TSTRING => {
                 let bytes = ffi::to_bytes(l, idx).unwrap_or_default();
+                // A kind and a length stand before it.
+                if !crate::alloc::make_room(out, bytes.len() + 5) {
+                    return Err(NO_MEMORY.to_owned());
+                }
                 out.push(STRING);
                 long(out, bytes.len());
                 out.extend_from_slice(bytes);
@@ -91,8 +95,24 @@ unsafe fn encode_table(
     Ok(())
 }
 
-/// All values from `first` upwards.
+/// What `encode` says when there is no room.
+const NO_MEMORY: &str = "not enough memory";
+
+/// All values from `first` upwards. When there is no room the collector makes some.
 unsafe fn encode_all(l: *mut State, first: c_int) -> Result<Vec<u8>, String> {
+    // SAFETY: as `encode`.
+    unsafe {
+        match encode_from(l, first) {
+            Err(text) if text == NO_MEMORY => {
+                ffi::lua_gc(l, ffi::GCCOLLECT, 0);
+                encode_from(l, first)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+unsafe fn encode_from(l: *mut State, first: c_int) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     // SAFETY: as `encode`.
     unsafe {
@@ -204,7 +224,7 @@ unsafe extern "C-unwind" fn ran(l: *mut State) -> c_int {
         };
         vm().select();
         ffi::lua_settop(l, 0);
-        match reactor::end_call(operation) {
+        match crate::held::hold(reactor::end_call(operation)).value() {
             Ok(results) => {
                 ffi::lua_pushboolean(l, 1);
                 let mut rest = &results[..];
