@@ -16,12 +16,19 @@ use crate::server::{BAD_CONFIGURATION, Source};
 /// What is served where there is no configuration.
 const DEMO: &str = include_str!("../demo/phasor.toml");
 
+/// What someone in a hurry looks for, and no single command says.
+const AFTER: &str = "\
+Signals, as nginx's: HUP reload, QUIT end when requests have ended, TERM and INT end now,
+USR1 open the logs anew
+Exit codes: 0 fine, 1 failed, 2 bad usage, 78 bad configuration";
+
 /// Program every phase of a request.
 #[derive(Debug, Parser)]
 #[command(
     name = "phasor",
     version,
     about,
+    after_help = AFTER,
     subcommand_required = false,
     args_conflicts_with_subcommands = true
 )]

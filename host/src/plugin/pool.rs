@@ -23,7 +23,10 @@ pub struct Pool {
     /// Whose.
     pub plugin: Arc<Plugin>,
     worker: WorkerInfo,
-    /// Boxed: an instance is half a kilobyte, and each call takes one and gives it back.
+    #[expect(
+        clippy::vec_box,
+        reason = "an instance is half a kilobyte, and each call takes one and gives it back"
+    )]
     idle: RefCell<Vec<Box<Instance>>>,
     permits: Arc<Semaphore>,
     waiting: Cell<usize>,

@@ -199,12 +199,13 @@ fn a_redis_that_is_emptied_on_the_way_gets_its_record_of_purges_back() {
         assert!(begin.elapsed() < PATIENCE, "the purge is forgotten");
     }
     // It was cut off and would give back what it has: but not this.
-    let mark = second.mark();
     second.process().signal(Signal::CONT);
     until(&second, LAMP, ("MISS", Some("2")));
-    // Until it hears of changes it believes only what Redis has, too.
-    second.wait_log("changes of other servers are heard again", mark);
-    is(&ask(second.port(), CHAIR, ""), "HIT", "1");
+    // What was not purged it serves, or brings anew: Redis does not know it any more, and may be asked
+    // before the second one hears of changes again.
+    let chair = said(&ask(second.port(), CHAIR, ""));
+    assert!(["HIT", "MISS"].contains(&&*chair.0), "{chair:?}");
+    assert_eq!(chair.1, if chair.0 == "HIT" { "1" } else { "2" });
 }
 
 #[test]
