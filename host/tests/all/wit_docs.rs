@@ -1,13 +1,16 @@
 //! Holds the contract's documentation: every host function says in which phases it may be called and
-//! how it fails, and the table in `wit/README.md` is made from that. `PHASOR_BLESS=1` writes the
-//! table anew.
+//! how it fails, and the table in `wit/README.md` is made from that, as `docs/configuration.md` is from
+//! the configuration's keys. `PHASOR_BLESS=1` writes them anew.
 
 use std::fmt::Write;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use regex::Regex;
 
-use crate::harness::{root, walk};
+use crate::harness::{PHASOR, root, walk};
+use crate::process::run;
 
 const BEGIN: &str = "<!-- generated: cargo test wit_docs, PHASOR_BLESS=1 -->";
 const END: &str = "<!-- end of generated -->";
@@ -200,12 +203,27 @@ fn the_table_is_up_to_date() {
         .expect("wit/README.md lost its marker");
     let (_, after) = rest.split_once(END).expect("wit/README.md lost its marker");
     let fresh = format!("{before}{BEGIN}\n\n{}{END}{after}", table());
+    bless(&path, &text, &fresh);
+}
+
+#[test]
+fn the_configurations_reference_is_up_to_date() {
+    let (code, fresh, complaint) = run(Command::new(PHASOR).args(["schema", "--markdown"]));
+    assert_eq!(code, 0, "{complaint}");
+    let path = root().join("docs/configuration.md");
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    bless(&path, &text, &fresh);
+}
+
+/// Writes what is generated, or demands that it has been.
+fn bless(path: &Path, text: &str, fresh: &str) {
     if std::env::var_os("PHASOR_BLESS").is_some() {
-        fs::write(&path, &fresh).unwrap();
+        fs::write(path, fresh).unwrap();
     } else {
         assert!(
             fresh == text,
-            "wit/README.md is old: PHASOR_BLESS=1 cargo test wit_docs"
+            "{} is old: `make bless` writes it",
+            path.display()
         );
     }
 }
