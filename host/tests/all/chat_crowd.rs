@@ -133,6 +133,8 @@ fn a_crowd_in_a_room() {
     let nobody = alone();
     wait_until(|| sockets(pid) == nobody);
     let memory = server.process().resident_memory();
+    // Of the crowd only: what the one who was alone says may be read after the mark.
+    let leaves = Regex::new(r" n\d+ left lobby: (\w+)").unwrap();
     for _ in 0..2 {
         let mark = server.mark();
         let members =
@@ -143,8 +145,6 @@ fn a_crowd_in_a_room() {
         let leaving = join_all(members.into_iter().map(Member::leave));
         runtime.block_on(async { timeout(PATIENCE, leaving).await.unwrap() });
         // Nothing is left of them: no socket, no handler, no name on the list.
-        // Of the crowd only: what the one who was alone says may be read after the mark.
-        let leaves = Regex::new(r" n\d+ left lobby: (\w+)").unwrap();
         wait_until(|| leaves.find_iter(&server.log_since(mark)).count() == crowd);
         let log = server.log_since(mark);
         let mut reasons = leaves
