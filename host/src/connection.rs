@@ -30,6 +30,8 @@ use tunnel::{Leaving, Tunnel};
 
 /// How often a worker looks at its connections.
 pub const SWEEP: Duration = Duration::from_millis(100);
+/// So many are looked at before others have their turn: about a tenth of a millisecond.
+const PIECE: usize = 256;
 /// Sweeps after which an idle connection lets go of its buffers.
 const SLEEPY: u64 = 10;
 
@@ -237,54 +239,86 @@ impl Site {
         (self.worker << 40) | self.requests.get()
     }
 
-    /// Ends what takes too long.
-    pub fn sweep(&self) {
+    /// Ends what takes too long: a piece of what there is after the other, with whatever else is ready in
+    /// between.
+    pub async fn sweep(&self) {
         time_cache::update();
         let now = self.clock.get() + 1;
         self.clock.set(now);
         let served = self.served();
         let server = &served.generation.config.server;
-        exchange::sweep(
-            tokio::time::Instant::now(),
-            u32::try_from(sweeps(server.body_timeout)).unwrap_or(u32::MAX),
-        );
-        let (idle, head, send, silence) = (
-            sweeps(server.idle_timeout),
-            sweeps(server.header_timeout),
-            sweeps(server.send_timeout),
-            sweeps(server.tunnel_timeout),
-        );
-        for (_, control) in &*self.connections.borrow() {
-            let age = now - control.since.get();
-            match control.doing.get() {
-                Doing::Idle if age > idle => control.give(Order::Finish),
-                Doing::Idle if age > SLEEPY && control.http1.get() => control.suggest_sleep(),
-                Doing::Head if age > head => control.give(Order::TimeOut),
-                Doing::Busy => control.look_for_end(now),
-                Doing::Idle | Doing::Head => {}
-            }
-            let gone = control
-                .half_closed
-                .get()
-                .is_some_and(|since| now - since > io::PATIENCE);
-            if gone && control.unread_end.get() && control.in_progress.get() > 0 {
-                control.give(Order::Drop);
-            } else if gone && let Some(task) = control.task.borrow_mut().take() {
-                task.wake();
-            }
-            let tunnel = control.tunnel.borrow().clone();
-            if tunnel.is_some_and(|tunnel| tunnel.sweep(now, silence)) {
-                control.give(Order::Drop);
-            }
-            if control
-                .stalled
-                .get()
-                .is_some_and(|since| now - since > send)
+        let at = tokio::time::Instant::now();
+        let body = u32::try_from(sweeps(server.body_timeout)).unwrap_or(u32::MAX);
+        let mut from = 0;
+        while exchange::sweep(from..from + PIECE, at, body) {
+            from += PIECE;
+            tokio::task::yield_now().await;
+        }
+        let limits = Limits {
+            idle: sweeps(server.idle_timeout),
+            head: sweeps(server.header_timeout),
+            send: sweeps(server.send_timeout),
+            silence: sweeps(server.tunnel_timeout),
+        };
+        let mut from = 0;
+        loop {
             {
-                control.give(Order::Drop);
+                let connections = self.connections.borrow();
+                for key in from..from + PIECE {
+                    if let Some(control) = connections.get(key) {
+                        control.sweep(now, &limits);
+                    }
+                }
+                from += PIECE;
+                if from >= connections.capacity() {
+                    break;
+                }
             }
+            tokio::task::yield_now().await;
         }
         served.tick();
+    }
+}
+
+/// How many sweeps a connection may take for what.
+struct Limits {
+    idle: u64,
+    head: u64,
+    send: u64,
+    silence: u64,
+}
+
+impl Control {
+    /// Ends it, or gives it the order to end, if it takes too long.
+    fn sweep(&self, now: u64, limits: &Limits) {
+        let age = now - self.since.get();
+        match self.doing.get() {
+            Doing::Idle if age > limits.idle => self.give(Order::Finish),
+            Doing::Idle if age > SLEEPY && self.http1.get() => self.suggest_sleep(),
+            Doing::Head if age > limits.head => self.give(Order::TimeOut),
+            Doing::Busy => self.look_for_end(now),
+            Doing::Idle | Doing::Head => {}
+        }
+        let gone = self
+            .half_closed
+            .get()
+            .is_some_and(|since| now - since > io::PATIENCE);
+        if gone && self.unread_end.get() && self.in_progress.get() > 0 {
+            self.give(Order::Drop);
+        } else if gone && let Some(task) = self.task.borrow_mut().take() {
+            task.wake();
+        }
+        let tunnel = self.tunnel.borrow().clone();
+        if tunnel.is_some_and(|tunnel| tunnel.sweep(now, limits.silence)) {
+            self.give(Order::Drop);
+        }
+        if self
+            .stalled
+            .get()
+            .is_some_and(|since| now - since > limits.send)
+        {
+            self.give(Order::Drop);
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! inside it may call it again.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -393,20 +394,25 @@ pub fn count() -> usize {
     TABLE.with_borrow(|table| table.count)
 }
 
-/// Marks every exchange whose deadline has passed and wakes its driver; counts how long bodies have
-/// been waited for, in sweeps.
-pub fn sweep(now: Instant, body_sweeps: u32) {
-    TABLE.with_borrow_mut(|table| {
+/// Marks each exchange of these slots whose deadline has passed and wakes its driver; counts how long
+/// bodies have been waited for, in sweeps. False: there are no more slots.
+pub fn sweep(range: Range<usize>, now: Instant, body_sweeps: u32) -> bool {
+    let more = TABLE.with_borrow_mut(|table| {
         let Table { slots, live, .. } = table;
-        for (exchange, _) in slots.iter_mut().zip(live.iter()).filter(|(_, live)| **live) {
+        let more = range.end < slots.len();
+        let range = range.start.min(slots.len())..range.end.min(slots.len());
+        let all = slots[range.clone()].iter_mut().zip(&live[range]);
+        for (exchange, _) in all.filter(|(_, live)| **live) {
             exchange.body.count_quiet(body_sweeps);
             if exchange.abort.is_none() && exchange.deadline <= now {
                 exchange.abort = Some(Abort::Deadline);
                 exchange.wake();
             }
         }
+        more
     });
     closing::close_ended();
+    more
 }
 
 /// Waits until `f` gives something. `f` runs inside [`with`].

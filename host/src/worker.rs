@@ -410,7 +410,7 @@ async fn sweep(site: Rc<Site>, retired: Rc<std::cell::RefCell<Vec<Rc<Served>>>>)
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        site.sweep();
+        site.sweep().await;
         let unused = {
             let mut retired = retired.borrow_mut();
             let place = retired.iter().position(|old| Rc::strong_count(old) == 1);

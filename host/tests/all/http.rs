@@ -139,6 +139,27 @@ fn slow_clients_are_let_go() {
 }
 
 #[test]
+fn time_outs_find_each_of_many() {
+    let server = server();
+    // More than are looked at in one go: half of them send no head, half no body.
+    let unfinished = [
+        "GET /hello HTTP/1.1\r\nHost:",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe",
+    ];
+    let mut clients: Vec<_> = (0..900)
+        .map(|n| {
+            let mut client = Client::connect(server.port());
+            client.send(unfinished[n % 2]);
+            client
+        })
+        .collect();
+    for client in &mut clients {
+        assert_eq!(client.response(false).unwrap().status, 408);
+    }
+    server.stop(Signal::QUIT);
+}
+
+#[test]
 fn broken_requests_are_400() {
     let server = server();
     for text in [
