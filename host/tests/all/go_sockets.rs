@@ -16,7 +16,7 @@ use crate::cosocket_tls::back_with;
 use crate::harness::{Folder, PHASOR, Server, root};
 use crate::process::{have, run};
 use crate::req_socket::{open, rest, until};
-use crate::websocket::{CLOSE, Peer, TEXT};
+use crate::websocket::{CLOSE, Peer};
 
 const CONFIG: &str = r#"
 [server]
@@ -61,7 +61,8 @@ fn a_websocket() {
     assert_eq!(peer.receive(), (CLOSE, b"\x03\xe8".to_vec()));
     assert_eq!(peer.rest(), b"");
     server.wait_log("over: 101", mark);
-    other.send(TEXT, b"and then");
+    // It has read all: the server sees its end, and no reset.
+    other.echoes("and then");
     drop(other);
     server.wait_log("the websocket ended: EOF", mark);
     // Who asks in HTTP/1.0 cannot switch.
