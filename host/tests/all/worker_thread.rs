@@ -19,9 +19,8 @@ function M.spin(seconds)
   return n > 0
 end
 function M.spin_until_told()
-  local n = 0
-  while not ngx.shared.t:get("told") do n = n + 1 end
-  return n > 0
+  while not ngx.shared.t:get("told") do end
+  return true
 end
 function M.fails() error("on purpose") end
 function M.waits() ngx.sleep(1) end
