@@ -55,6 +55,26 @@ if not product then
 end
 ngx.say(product.name)
 """
+# Light threads that want one value at once, and how many milliseconds after its source was done each has it.
+CROWD = """
+local products = require('phasor.cache').open('products')
+local function source()
+    while ngx.shared.crowd:get(ngx.var.arg_key) < tonumber(ngx.var.arg_all) do ngx.sleep(0.01) end
+    ngx.sleep(0.2)
+    ngx.update_time()
+    return ngx.now()
+end
+local late, threads = {}, {}
+local function want()
+    ngx.shared.crowd:incr(ngx.var.arg_key, 1, 0)
+    local done = assert(products:get(ngx.var.arg_key, { wait = 300 }, source))
+    ngx.update_time()
+    late[#late + 1] = string.format('%d', (ngx.now() - done) * 1000 + 0.5)
+end
+for i = 1, tonumber(ngx.var.arg_own) do threads[i] = ngx.thread.spawn(want) end
+for i = 1, #threads do assert(ngx.thread.wait(threads[i])) end
+ngx.say(table.concat(late, ' '))
+"""
 # A Redis' reply by lua-resty-redis; what differs is the module's name.
 COSOCKET = """
 local r = require('MODULE'):new()
@@ -112,11 +132,16 @@ respond = {{ status = 200, body = "hello\\n" }}
 path = "/cached"
 proxy = "http://127.0.0.1:{port}/fixed"
 cache = {{ name = "pages", valid = "1h" }}
+[shared.crowd]
+size = "1m"
 [cache.pages]
 [cache.products]
 [[route]]
 path = "/value"
 lua.content = """{CACHE}"""
+[[route]]
+path = "/crowd"
+lua.content = """{CROWD}"""
 [[route]]
 path = "/lua"
 lua.content = "{HELLO}"

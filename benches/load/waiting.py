@@ -12,6 +12,8 @@ import socket
 import statistics
 import sys
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 from backends import Redis, Silence
 from bench import settled, status, tool, wrk
@@ -87,6 +89,22 @@ def waiting(name, redis, options):
         server.stop()
 
 
+def crowd(server, options):
+    """So many want one value of the cache: how long after its source was done they have it, in ms."""
+    requests = 16
+    own = options.crowd // requests
+    rounds = []
+    for turn in range(options.rounds):
+        target = f"http://127.0.0.1:{server.port}/crowd?key=crowd{turn}&own={own}&all={own * requests}"
+        with ThreadPoolExecutor(requests) as pool:
+            texts = pool.map(lambda _: urllib.request.urlopen(target, timeout=120).read(), range(requests))
+            late = sorted(int(word) for text in texts for word in text.split())
+        if len(late) != own * requests:
+            raise SystemExit(f"{len(late)} of {own * requests} have the value")
+        rounds.append((statistics.median(late), late[len(late) * 99 // 100]))
+    return tuple(statistics.median(column) for column in zip(*rounds))
+
+
 def idle(name, redis, options):
     """Memory of a connection that has had an answer."""
     server = Server(name, redis=redis.port, silence=1).start()
@@ -106,7 +124,7 @@ def idle(name, redis, options):
         server.stop()
 
 
-def report(results, held, options):
+def report(results, held, late, options):
     base = results[REDIS[0][0]]
     lines = [
         f"{time.strftime('%Y-%m-%d', time.gmtime())}; medians of {options.rounds} rounds of {options.seconds} s.",
@@ -132,6 +150,8 @@ def report(results, held, options):
     row("of that, what its idle connection takes", lambda name: f"{held[name][3] / 1024:.1f} KiB")
     row("99th percentile of `ngx.say`, quiet", lambda name: f"{held[name][1]:,.0f} µs")
     row("the same while they wait", lambda name: f"{held[name][2]:,.0f} µs")
+    lines.append(f"| {options.crowd:,} who want one value of a cache: the median has it after its source was done | | {late[0]:.0f} ms |")
+    lines.append(f"| the 99th percentile of them | | {late[1]:.0f} ms |")
     return "\n".join(lines)
 
 
@@ -147,6 +167,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--waiting", type=int, default=10000, help="requests that wait at once")
+    parser.add_argument("--crowd", type=int, default=10000, help="light threads that want one value")
     parser.add_argument("--write", action="store_true", help="write the tables to benches/README.md")
     options = parser.parse_args()
     # A file per connection on both sides, and one more for the back end.
@@ -159,6 +180,7 @@ def main():
         for name in ("nginx", "phasor"):
             servers[name] = Server(name, redis=redis.port, silence=1).start()
         results = rounds(servers, options)
+        late = crowd(servers["phasor"], options)
         for server in servers.values():
             server.stop()
         held = {name: (*waiting(name, redis, options), idle(name, redis, options)) for name in ("nginx", "phasor")}
@@ -166,7 +188,7 @@ def main():
         for server in servers.values():
             server.stop()
         redis.stop()
-    text = report(results, held, options)
+    text = report(results, held, late, options)
     print(text)
     if options.write:
         write(text)

@@ -30,7 +30,7 @@ use tunnel::{Leaving, Tunnel};
 
 /// How often a worker looks at its connections.
 pub const SWEEP: Duration = Duration::from_millis(100);
-/// So many are looked at before others have their turn: about a tenth of a millisecond.
+/// So many are looked at before others have their turn.
 const PIECE: usize = 256;
 /// Sweeps after which an idle connection lets go of its buffers.
 const SLEEPY: u64 = 10;

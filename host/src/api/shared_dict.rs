@@ -196,25 +196,23 @@ impl wit::HostDict for HostState {
 
     fn get(&mut self, dict: Handle, key: Vec<u8>, with_stale: bool) -> Answer<Option<wit::Entry>> {
         let most = self.most_at_once();
-        let entry = self.with_dict(&dict, |dict| {
-            dict.read(
+        self.with_dict(&dict, |dict| {
+            let found = dict.read(
                 &key,
                 with_stale,
                 time_cache::now_ms(),
-                |value, flags, stale| wit::Entry {
-                    value: to_guest(value),
-                    flags,
-                    stale,
+                // What is too much is not copied.
+                |value, flags, stale| match value {
+                    Value::Bytes(bytes) if bytes.len() > most => Err(DictError::NoMemory),
+                    value => Ok(wit::Entry {
+                        value: to_guest(value),
+                        flags,
+                        stale,
+                    }),
                 },
-            )
-        })?;
-        Ok(entry.and_then(|entry| match &entry {
-            Some(wit::Entry {
-                value: wit::Value::Bytes(bytes),
-                ..
-            }) if bytes.len() > most => Err(wit::DictError::NoMemory),
-            _ => Ok(entry),
-        }))
+            )?;
+            found.transpose()
+        })
     }
 
     fn store(

@@ -28,19 +28,32 @@ pub const TICK: Duration = Duration::from_millis(5);
 /// Ticks since the process began.
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
-thread_local! {
-    /// The thread's processor time when the guest that runs now was first seen running; `None`: it
-    /// has not been yet.
-    static SEEN: Cell<Option<Duration>> = const { Cell::new(None) };
-    /// The tick in which the current poll began: a guest that waited longer than a tick is interrupted
-    /// as soon as it goes on, and has used nothing yet.
-    static BEGUN: Cell<u64> = const { Cell::new(0) };
-    /// What the current call has used.
-    static USED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    /// What the current call may use.
-    static BUDGET: Cell<Duration> = const { Cell::new(Duration::MAX) };
+/// The account of a call while it is polled.
+#[derive(Clone, Copy)]
+struct Account {
+    /// The thread's processor time when the guest was last seen running; `None`: in this poll it has not
+    /// been yet.
+    seen: Option<Duration>,
+    /// The tick in which the poll began: a guest that waited longer than a tick is interrupted as soon as
+    /// it goes on, and has used nothing yet.
+    begun: u64,
+    used: Duration,
+    budget: Duration,
     /// The guest was interrupted to let others run: it does not wait for anything.
-    static SLICED: Cell<bool> = const { Cell::new(false) };
+    sliced: bool,
+}
+
+thread_local! {
+    /// Of the call that is polled now.
+    static ACCOUNT: Cell<Account> = const {
+        Cell::new(Account {
+            seen: None,
+            begun: 0,
+            used: Duration::ZERO,
+            budget: Duration::MAX,
+            sliced: false,
+        })
+    };
 }
 
 /// Counts one tick; the ticker calls it just before it moves the engines' epoch.
@@ -77,27 +90,32 @@ impl std::error::Error for BudgetGone {}
 pub fn slice(store: &mut Store<HostState>) {
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|_| {
-        // The tick passed while it waited; or this is the first in which it is seen running.
-        if now() == BEGUN.get() || count() {
+        let mut account = ACCOUNT.get();
+        // The tick passed while it waited.
+        if account.begun == now() {
             return Ok(UpdateDeadline::Continue(1));
         }
-        if USED.get() > BUDGET.get() {
-            return Err(wasmtime::Error::new(BudgetGone));
+        let first = account.seen.is_none();
+        account.count();
+        account.sliced = !first;
+        ACCOUNT.set(account);
+        if first {
+            return Ok(UpdateDeadline::Continue(1));
         }
-        SLICED.set(true);
-        Ok(UpdateDeadline::Yield(1))
+        match account.used > account.budget {
+            true => Err(wasmtime::Error::new(BudgetGone)),
+            false => Ok(UpdateDeadline::Yield(1)),
+        }
     });
 }
 
-/// Adds what the running guest has used since it was last seen; true when that was never.
-fn count() -> bool {
-    let now = time_cache::cpu();
-    match SEEN.replace(Some(now)) {
-        Some(seen) => {
-            USED.set(USED.get() + now.saturating_sub(seen));
-            false
+impl Account {
+    /// Adds what the running guest has used since it was last seen.
+    fn count(&mut self) {
+        let now = time_cache::cpu();
+        if let Some(seen) = self.seen.replace(now) {
+            self.used += now.saturating_sub(seen);
         }
-        None => true,
     }
 }
 
@@ -127,13 +145,6 @@ impl<F: Future + Unpin> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let outer = (
-            SEEN.get(),
-            USED.get(),
-            BUDGET.get(),
-            SLICED.get(),
-            BEGUN.get(),
-        );
         // It has waited, and now goes on.
         if !self.sliced
             && self.used > Duration::ZERO
@@ -141,22 +152,20 @@ impl<F: Future + Unpin> Future for Metered<F> {
         {
             self.used = Duration::ZERO;
         }
-        SEEN.set(None);
-        BEGUN.set(now());
-        USED.set(self.used);
-        BUDGET.set(self.budget);
-        SLICED.set(false);
+        let outer = ACCOUNT.replace(Account {
+            seen: None,
+            begun: now(),
+            used: self.used,
+            budget: self.budget,
+            sliced: false,
+        });
         let result = Pin::new(&mut self.call).poll(cx);
-        if SEEN.get().is_some() {
-            count();
+        let mut account = ACCOUNT.replace(outer);
+        if account.seen.is_some() {
+            account.count();
         }
-        self.used = USED.get();
-        self.sliced = SLICED.get();
-        SEEN.set(outer.0);
-        USED.set(outer.1);
-        BUDGET.set(outer.2);
-        SLICED.set(outer.3);
-        BEGUN.set(outer.4);
+        self.used = account.used;
+        self.sliced = account.sliced;
         result
     }
 }

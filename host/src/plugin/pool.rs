@@ -73,9 +73,7 @@ impl Lease {
             self.pool.idle.borrow_mut().push(instance);
         }
     }
-}
 
-impl Lease {
     /// The call has left work behind, for this instance.
     fn go_on(self, here: Vec<u64>) {
         let pool = self.pool.clone();
@@ -222,7 +220,8 @@ impl Pool {
         error_log::write(Level::Error, &context, error.to_string());
     }
 
-    /// The generation ends: what goes on in instances comes to its end, pending timers fire as premature, idle instances run `exit-worker`.
+    /// The generation ends: what goes on in instances comes to its end, pending timers fire as premature,
+    /// idle instances run `exit-worker`.
     pub async fn close(self: Rc<Self>) {
         loop {
             // Not held while it waits: what ends may leave more behind.

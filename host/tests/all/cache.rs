@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::harness::Server;
-use crate::process::PATIENCE;
+use crate::process::{PATIENCE, soaks};
 use crate::redis::wait_until;
 
 fn server(workers: u32, more: &str) -> Server {
@@ -325,10 +325,7 @@ fn an_instance_looks_up_its_own_copy_quickly() {
 /// `PHASOR_SOAK=1`: a million writes.
 #[test]
 fn no_reader_sees_an_older_value_after_the_writers_call() {
-    let turns = match std::env::var_os("PHASOR_SOAK") {
-        Some(_) => 500,
-        None => 10,
-    };
+    let turns = if soaks() { 500 } else { 10 };
     let server = server(4, "");
     assert_eq!(ask(&server, "/set?key=counted&value=0"), "Ok(())");
     let (port, over) = (server.port(), std::sync::atomic::AtomicBool::new(false));

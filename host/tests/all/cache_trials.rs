@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::harness::Server;
-use crate::process::PATIENCE;
+use crate::process::{PATIENCE, soaks};
 use crate::redis::{Redis, wait_until};
 
 /// A server whose requests run the Lua that they bring; `c` is the cache, `d` a shared dict.
@@ -63,10 +63,6 @@ fn end(client: &mut Client) -> String {
 
 fn run(server: &Server, lua: &str) -> String {
     end(&mut begin(server, lua))
-}
-
-pub(crate) fn soaks() -> bool {
-    std::env::var_os("PHASOR_SOAK").is_some()
 }
 
 /// In sixteen requests on two workers; the source's value is when it was done.

@@ -11,9 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::cache_trials::soaks;
 use crate::cosocket::sockets;
-use crate::process::PATIENCE;
+use crate::process::{PATIENCE, soaks};
 use crate::redis::wait_until;
 use crate::websocket::{CLOSE, TEXT, frame, handshake};
 

@@ -5,13 +5,13 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::client::{Client, get};
 use crate::harness::{Folder, Server};
-use crate::process::PATIENCE;
+use crate::http_client_leaving::clients_leave;
 
 /// A server whose route `/t` runs the script; `PORT` is the peer's.
 pub(crate) fn server_with(settings: &str, script: &str, port: u16) -> Server {
@@ -55,15 +55,6 @@ pub(crate) fn peer(
         }
     });
     (port, thread)
-}
-
-/// Waits until it holds.
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        thread::yield_now();
-    }
 }
 
 /// Reads until the other side has closed.
@@ -362,7 +353,6 @@ pub(crate) fn sockets(pid: i32) -> usize {
 
 #[test]
 fn a_client_that_leaves_takes_its_sockets_with_it() {
-    const CLIENTS: usize = 20;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut server = server(
@@ -378,27 +368,12 @@ ngx.log(ngx.WARN, "went on")
         port,
     );
     assert_eq!(get(server.port(), "/none").status, 404);
-    let pid = server.process().id();
-    let before = sockets(pid);
-    let clients: Vec<Client> = (0..CLIENTS)
-        .map(|_| {
-            let mut client = Client::connect(server.port());
-            client.send("GET /t HTTP/1.1\r\nHost: x\r\n\r\n");
-            client
-        })
-        .collect();
-    let mut peers: Vec<TcpStream> = (0..CLIENTS).map(|_| listener.accept().unwrap().0).collect();
-    for peer in &mut peers {
-        peer.read_exact(&mut [0; 4]).unwrap();
-    }
-    // Of the first request's connection it is not known whether it was counted.
-    assert!(sockets(pid) + 1 >= before + 3 * CLIENTS);
-    drop(clients);
-    for peer in peers {
-        drain(peer);
-    }
-    wait_until("sockets are left", || sockets(pid) <= before);
-    assert!(!server.log_since(0).contains("went on"));
+    clients_leave(
+        &mut server,
+        &listener,
+        "GET /t HTTP/1.1\r\nHost: x\r\n\r\n",
+        3,
+    );
     server.stop(Signal::QUIT);
 }
 

@@ -262,6 +262,15 @@ ngx.say(sock:sslhandshake(false, "back.test", false))
     own.stop(Signal::QUIT);
 }
 
+/// Asks a component, which connects to this port and expects this name there.
+pub(crate) fn ask(server: &Server, path: &str, port: u16, name: &str) -> String {
+    let mut client = Client::connect(server.port());
+    client.send(format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nX-Port: {port}\r\nX-Name: {name}\r\n\r\n"
+    ));
+    client.response(false).unwrap().text()
+}
+
 #[test]
 fn from_a_component() {
     let Some(back) = back() else { return };
@@ -279,13 +288,7 @@ path = "/*"
 content = "sockets"
 "#;
     let server = Server::start_in(folder, config);
-    let ask = |path: &str, port: u16, name: &str| {
-        let mut client = Client::connect(server.port());
-        client.send(format!(
-            "GET {path} HTTP/1.1\r\nHost: x\r\nX-Port: {port}\r\nX-Name: {name}\r\n\r\n"
-        ));
-        client.response(false).unwrap().text()
-    };
+    let ask = |path: &str, port: u16, name: &str| ask(&server, path, port, name);
     assert_eq!(
         ask("/tls", back.good, "back.test"),
         "back.test TLSv1.3 . NONE 1; 1 back.test TLSv1.3 . NONE 2; back.test TLSv1.3 r NONE 1"

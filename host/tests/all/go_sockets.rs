@@ -2,18 +2,18 @@
 //! datagrams; and what is left of all that when a client leaves.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::io::Write;
+use std::net::{Shutdown, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 
 use rustix::process::Signal;
 
-use crate::client::{Client, get};
-use crate::cosocket::{drain, sockets, wait_until};
-use crate::cosocket_tls::back_with;
+use crate::client::get;
+use crate::cosocket_tls::{ask, back_with};
 use crate::harness::{Folder, PHASOR, Server, root};
+use crate::http_client_leaving::clients_leave;
 use crate::process::{have, run};
 use crate::req_socket::{open, rest, until};
 use crate::websocket::{CLOSE, Peer};
@@ -139,34 +139,12 @@ fn a_client_that_says_nothing() {
 /// Streams, datagrams and goroutines end with the request whose client has left.
 #[test]
 fn clients_that_leave() {
-    const CLIENTS: usize = 10;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut server = server();
     assert_eq!(get(server.port(), "/other").status, 200);
-    let pid = server.process().id();
-    let before = sockets(pid);
-    let clients: Vec<Client> = (0..CLIENTS)
-        .map(|_| {
-            let mut client = Client::connect(server.port());
-            client.send(format!(
-                "GET /leaves HTTP/1.1\r\nHost: x\r\nX-Port: {port}\r\n\r\n"
-            ));
-            client
-        })
-        .collect();
-    let mut peers: Vec<TcpStream> = (0..CLIENTS).map(|_| listener.accept().unwrap().0).collect();
-    for peer in &mut peers {
-        peer.read_exact(&mut [0; 4]).unwrap();
-    }
-    // Of the first request's connection it is not known whether it was counted.
-    assert!(sockets(pid) + 1 >= before + 3 * CLIENTS);
-    drop(clients);
-    for peer in peers {
-        drain(peer);
-    }
-    wait_until("sockets are left", || sockets(pid) <= before);
-    assert!(!server.log_since(0).contains("went on"));
+    let ask = format!("GET /leaves HTTP/1.1\r\nHost: x\r\nX-Port: {port}\r\n\r\n");
+    clients_leave(&mut server, &listener, &ask, 3);
     server.stop(Signal::QUIT);
 }
 
@@ -176,13 +154,7 @@ fn tls_and_datagrams() {
     let folder = Folder::new();
     back.authority.file(&folder);
     let server = Server::start_in(folder, CONFIG);
-    let ask = |path: &str, port: u16, name: &str| {
-        let mut client = Client::connect(server.port());
-        client.send(format!(
-            "GET {path} HTTP/1.1\r\nHost: x\r\nX-Port: {port}\r\nX-Name: {name}\r\n\r\n"
-        ));
-        client.response(false).unwrap().text()
-    };
+    let ask = |path: &str, port: u16, name: &str| ask(&server, path, port, name);
     assert_eq!(
         ask("/tls", back.good, "back.test"),
         "back.test TLSv1.3 . NONE 1; 1 back.test TLSv1.3 . NONE 2; back.test TLSv1.3 r NONE 1"

@@ -50,6 +50,10 @@ const KEEPS: &[(&str, &str)] = &[
     ),
     ("inner", "assert(ngx.location.capture('/long')).body"),
     ("variable", "ngx.var.long"),
+    (
+        "cached",
+        "assert(require('phasor.cache').open('things'):get('long', nil, function() end))",
+    ),
 ];
 
 /// What the host keeps back: with 64 MiB of memory no more than 8 at once.
@@ -85,6 +89,8 @@ url = "redis://127.0.0.1:REDIS"
 timeout = "20s"
 [shared.d]
 size = "100m"
+[cache.things]
+l2 = { size = "256m" }
 [plugin.lua]
 limits = { memory = "64m", cpu = "100s" }
 allow = { http = ["*"] }
@@ -92,7 +98,7 @@ allow = { http = ["*"] }
 [plugin.giver]
 component = "bundled:lua"
 limits = { memory = "512m", cpu = "100s" }
-allow = { redis = ["*"], shared = ["*"] }
+allow = { cache = ["*"], redis = ["*"], shared = ["*"] }
 [[route]]
 path = "/fill"
 lua.vm = "giver"
@@ -102,6 +108,7 @@ for name, value in pairs { long = long, huge = huge } do
   assert(redis:set(name, value))
   assert(ngx.shared.d:set(name, value))
 end
+assert(require('phasor.cache').open('things'):set('long', long))
 ngx.say('filled')
 """
 [[route]]

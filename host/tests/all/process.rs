@@ -15,6 +15,17 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long anything may take before a test fails. Generous: CI's machines are slow and shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Whether there is time for all that a test can try, on a machine that does nothing else.
+pub(crate) fn soaks() -> bool {
+    std::env::var_os("PHASOR_SOAK").is_some()
+}
+
+/// How long something may take: what is promised where the machine does nothing else (`PHASOR_SOAK=1`),
+/// and what no machine needs where the tests run beside each other.
+pub(crate) fn bound(promised: Duration, busy: Duration) -> Duration {
+    if soaks() { promised } else { busy }
+}
+
 /// The lines of an output, growing while the process runs.
 #[derive(Default)]
 pub(crate) struct Lines {

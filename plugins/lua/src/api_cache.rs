@@ -150,7 +150,7 @@ unsafe extern "C-unwind" fn find(l: *mut State) -> c_int {
             return end_with(l, cache::begin_renew(id, key, options), found);
         }
         match cache::begin_get(id, key, options) {
-            Looking::Now(hit) => push_found(l, &hit),
+            Looking::Now(hit) => push_found(l, crate::held::hold(hit).value()),
             Looking::Later(operation) => end_with(l, operation, found),
         }
     }

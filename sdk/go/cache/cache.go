@@ -222,6 +222,16 @@ type outcome = witTypes.Result[host.Outcome, host.CacheError]
 func (c *Cache[T]) GetWith(
 	ctx context.Context, key string, options Options, source func(ctx context.Context) (Fresh[T], error),
 ) (Found[T], error) {
+	return c.find(ctx, key, options, source, func(flight *host.Flight) (Found[T], error) {
+		return c.fly(ctx, key, flight, source)
+	})
+}
+
+// What an instance or a level has; who gets the flight does miss.
+func (c *Cache[T]) find(
+	ctx context.Context, key string, options Options, source func(ctx context.Context) (Fresh[T], error),
+	miss func(flight *host.Flight) (Found[T], error),
+) (Found[T], error) {
 	if found, there := c.kept(key); there {
 		return found, nil
 	}
@@ -230,7 +240,7 @@ func (c *Cache[T]) GetWith(
 	case err != nil:
 		return Found[T]{}, err
 	case outcome.Tag() == host.OutcomeMiss:
-		return c.fly(ctx, key, outcome.Miss(), source)
+		return miss(outcome.Miss())
 	}
 	if found, err := c.decoded(key, outcome.Hit()); err == nil {
 		return found, nil
@@ -246,34 +256,22 @@ func (c *Cache[T]) GetBackground(
 	ctx context.Context, key string, options Options, late time.Duration,
 	source func(ctx context.Context) (Fresh[T], error),
 ) (Found[T], error) {
-	if found, there := c.kept(key); there {
-		return found, nil
-	}
-	outcome, err := c.look(ctx, key, options)
-	if err != nil {
-		return Found[T]{}, err
-	}
-	if outcome.Tag() == host.OutcomeHit {
-		if found, err := c.decoded(key, outcome.Hit()); err == nil {
-			return found, nil
+	return c.find(ctx, key, options, source, func(flight *host.Flight) (Found[T], error) {
+		old, serves := c.meanwhile(key, flight, late)
+		if !serves {
+			return c.fly(ctx, key, flight, source)
 		}
-		return c.RenewWith(ctx, key, options, source)
-	}
-	flight := outcome.Miss()
-	old, serves := c.meanwhile(key, flight, late)
-	if !serves {
-		return c.fly(ctx, key, flight, source)
-	}
-	err = timers.Afterwards(func(ctx context.Context) {
-		if _, err := c.fly(ctx, key, flight, source); err != nil {
-			errorlog.Errorf("cache: a refresh in the background failed: %v", err)
+		err := timers.Afterwards(func(ctx context.Context) {
+			if _, err := c.fly(ctx, key, flight, source); err != nil {
+				errorlog.Errorf("cache: a refresh in the background failed: %v", err)
+			}
+		})
+		if err != nil {
+			errorlog.Warnf("cache: no refresh in the background: %v", err)
+			return c.fly(ctx, key, flight, source)
 		}
+		return old, nil
 	})
-	if err != nil {
-		errorlog.Warnf("cache: no refresh in the background: %v", err)
-		return c.fly(ctx, key, flight, source)
-	}
-	return old, nil
 }
 
 // What may serve while a flight brings a new value.

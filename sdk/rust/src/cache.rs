@@ -192,6 +192,19 @@ impl<T: Cached> Cache<T> {
         source: impl FnOnce() -> Result<Fresh<T>, String>,
     ) -> Result<Found<T>, CacheError> {
         let key = key.as_ref();
+        self.find(key, options, source, |flight, source| {
+            self.fly(key, &flight, source)
+        })
+    }
+
+    /// What an instance or a level has; who gets the flight does `miss`.
+    fn find<S: FnOnce() -> Result<Fresh<T>, String>>(
+        &self,
+        key: &[u8],
+        options: Options,
+        source: S,
+        miss: impl FnOnce(host::Flight, S) -> Result<Found<T>, CacheError>,
+    ) -> Result<Found<T>, CacheError> {
         if let Some(value) = self.kept(key) {
             return Ok(Found {
                 value,
@@ -204,7 +217,7 @@ impl<T: Cached> Cache<T> {
                 Some(found) => Ok(found),
                 None => self.renew_with(key, options, source),
             },
-            host::Outcome::Miss(flight) => self.fly(key, &flight, source),
+            host::Outcome::Miss(flight) => miss(flight, source),
         }
     }
 
@@ -223,22 +236,23 @@ impl<T: Cached> Cache<T> {
         T: 'static,
     {
         let key = key.as_ref();
-        if let Some(value) = self.kept(key) {
-            return Ok(Found {
-                value,
-                level: None,
-                stale: false,
-            });
-        }
-        let flight = match self.look(key, options)? {
-            host::Outcome::Miss(flight) => flight,
-            host::Outcome::Hit(found) => {
-                return match self.decoded(key, found) {
-                    Some(found) => Ok(found),
-                    None => self.renew_with(key, options, source),
-                };
-            }
-        };
+        self.find(key, options, source, |flight, source| {
+            self.fly_afterwards(key, flight, late, source)
+        })
+    }
+
+    /// Gives the older value, and brings the new one when the handler has returned; where either cannot be,
+    /// brings it now.
+    fn fly_afterwards(
+        &self,
+        key: &[u8],
+        flight: host::Flight,
+        late: Duration,
+        source: impl FnOnce() -> Result<Fresh<T>, String> + 'static,
+    ) -> Result<Found<T>, CacheError>
+    where
+        T: 'static,
+    {
         let late = i64::try_from(millis(late)).unwrap_or(i64::MAX);
         let old = flight
             .stale()
@@ -247,26 +261,25 @@ impl<T: Cached> Cache<T> {
         let Some(old) = old else {
             return self.fly(key, &flight, source);
         };
-        match timers::begin_afterwards() {
-            Ok(token) => {
-                let own = Self {
-                    id: self.id,
-                    copies: self.copies.clone(),
-                };
-                let key: Box<[u8]> = key.into();
-                let bring = move || {
-                    if let Err(why) = own.fly(&key, &flight, source) {
-                        crate::error!("cache: a refresh in the background failed: {why:?}");
-                    }
-                };
-                timers::leave(token, Box::new(bring));
-                Ok(old)
-            }
+        let token = match timers::begin_afterwards() {
+            Ok(token) => token,
             Err(why) => {
                 crate::warn!("cache: no refresh in the background: {why:?}");
-                self.fly(key, &flight, source)
+                return self.fly(key, &flight, source);
             }
-        }
+        };
+        let own = Self {
+            id: self.id,
+            copies: self.copies.clone(),
+        };
+        let key: Box<[u8]> = key.into();
+        let bring = move || {
+            if let Err(why) = own.fly(&key, &flight, source) {
+                crate::error!("cache: a refresh in the background failed: {why:?}");
+            }
+        };
+        timers::leave(token, Box::new(bring));
+        Ok(old)
     }
 
     /// Looks in all levels; what memory has costs no wait.

@@ -318,6 +318,13 @@ impl<T> Default for Grant<T> {
 }
 
 impl<T> Grant<T> {
+    /// Allows all, if it is to.
+    pub fn widen(&mut self, all: bool) {
+        if all {
+            *self = Self::All;
+        }
+    }
+
     /// Whether all is allowed, or something of the list fits.
     pub fn allows(&self, fits: impl Fn(&T) -> bool) -> bool {
         match self {

@@ -57,25 +57,13 @@ impl Resolver<'_, '_> {
         // Lua of the configuration's own author sees all that it names, as in OpenResty, unless a
         // list says which; one that is empty says none.
         let given = |key| granted.entry(key).is_some_and(|entry| entry.given);
-        let sees_all = |key| component.is_lua() && !given(key);
-        if sees_all("shared") {
-            allow.shared = Grant::All;
-        }
-        if sees_all("cache") {
-            allow.cache = Grant::All;
-        }
-        if sees_all("lock") {
-            allow.lock = Grant::All;
-        }
-        if sees_all("connect") {
-            allow.connect = Grant::All;
-        }
-        if sees_all("subrequest") {
-            allow.subrequest = Grant::All;
-        }
-        if sees_all("redis") {
-            allow.redis = Grant::All;
-        }
+        let all = |key| component.is_lua() && !given(key);
+        allow.shared.widen(all("shared"));
+        allow.cache.widen(all("cache"));
+        allow.lock.widen(all("lock"));
+        allow.connect.widen(all("connect"));
+        allow.subrequest.widen(all("subrequest"));
+        allow.redis.widen(all("redis"));
         let isolation = match fields.text("isolation") {
             Some(("request", span)) if component.is_lua() => {
                 let message = "a Lua plugin holds many requests in one instance: `isolation` stays \"pooled\"";
