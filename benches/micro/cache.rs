@@ -1,14 +1,21 @@
 //! The cache's own part of a look-up: what a copy's check, a hit in the process's memory, a change
 //! and a flight cost.
 
+use std::cell::Cell;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::Criterion;
-use futures_util::FutureExt as _;
-use phasor::cache::{Options, Outcome, Registry};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use phasor::cache::{Cache, Options, Outcome, Registry};
 use phasor::config::model::Cache as Config;
+use tokio::time::Instant;
+
+/// So many want one value at once.
+const CROWD: usize = 10_000;
 
 fn config() -> Config {
     Config {
@@ -79,5 +86,51 @@ pub(crate) fn look_up(criterion: &mut Criterion) {
         });
     });
     drop(guard);
+    let mut keys = 0..;
+    group.sample_size(20);
+    group.bench_function("flight: 10,000 who wait, until 99 % have it", |b| {
+        b.iter_custom(|count| {
+            let crowds = async {
+                let mut time = Duration::ZERO;
+                for key in keys.by_ref().take(usize::try_from(count).unwrap_or(0)) {
+                    time += crowd(&cache, format!("crowd:{key}"), value.clone()).await;
+                }
+                time
+            };
+            // As the one task of a worker that serves all: without tokio's budget.
+            runtime.block_on(tokio::task::unconstrained(crowds))
+        });
+    });
     group.finish();
+}
+
+/// How long it takes from the end of the source until 99 of 100 have the value. They wait as calls of
+/// guests do: polled by one task, each when it was woken.
+async fn crowd(cache: &Arc<Cache>, key: String, value: Bytes) -> Duration {
+    let got = cache.get(key.as_bytes(), Options::default(), false).await;
+    let mut ticket = match got {
+        Ok(Outcome::Miss(ticket)) => Some(ticket),
+        Ok(Outcome::Hit(_)) | Err(_) => None,
+    }
+    .expect("the key is new");
+    let (waiting, key) = (Cell::new(0), key.as_bytes());
+    let want = async || {
+        waiting.set(waiting.get() + 1);
+        cache.get(key, Options::default(), false).await
+    };
+    let mut all: FuturesUnordered<_> = (0..CROWD).map(|_| Box::pin(want())).collect();
+    while waiting.get() < CROWD {
+        assert!(all.next().now_or_never().is_none(), "nobody has it yet");
+    }
+    let done = Instant::now();
+    let filled = cache.fill(&mut ticket, Some(value), None).await;
+    assert!(filled.is_ok(), "the flight was its own");
+    for _ in 0..CROWD / 100 * 99 {
+        let got = all.next().await;
+        assert!(
+            matches!(got, Some(Ok(Outcome::Hit(_)))),
+            "nobody else brings it"
+        );
+    }
+    done.elapsed()
 }

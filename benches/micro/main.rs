@@ -12,6 +12,10 @@ mod site;
 
 use criterion::{criterion_group, criterion_main};
 
+/// The server's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 criterion_group!(
     micro,
     plugin::calls,

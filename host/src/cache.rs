@@ -299,9 +299,9 @@ impl Cache {
             let landed = tokio::time::timeout_at(until, receiver).await;
             drop(waiting);
             match landed {
-                Ok(Ok(Landing::Stored(entry))) => {
+                Ok(Ok(Landing::Stored(entry, stamp))) => {
                     self.store.counters.count(Counter::Coalesced);
-                    return Ok(Outcome::Hit(self.landed(key, &entry)));
+                    return Ok(Outcome::Hit(self.landed(key, &entry, stamp)));
                 }
                 Ok(Ok(Landing::Passed(value))) => {
                     self.store.counters.count(Counter::Coalesced);
@@ -316,7 +316,7 @@ impl Cache {
                         force,
                         deadline,
                     };
-                    match self.depart(ticket, call).await {
+                    match self.depart(*ticket, call).await {
                         Departure::Over(outcome) => return Ok(outcome),
                         Departure::Again => {}
                         Departure::Late => return self.too_late(key, options),
@@ -428,7 +428,7 @@ impl Cache {
                 store.changed(slot);
                 fits.then(|| store.stamp(slot))
             },
-            |_| Landing::Stored(entry.clone()),
+            |stamp| Landing::Stored(entry.clone(), *stamp),
         );
         let stamp = stamp.ok()?;
         self.store.counters.count(match level {
@@ -443,11 +443,16 @@ impl Cache {
         Some(found)
     }
 
-    /// What a waiter gets: its copy is fresh only if nothing has changed since, so it is looked up
-    /// once more.
-    fn landed(&self, key: &[u8], entry: &Arc<Entry>) -> Found {
-        let stamp = self.store.stamp(self.store.place(key).slot);
+    /// What a waiter gets: its copy is fresh only if nothing has changed since. Should something have
+    /// changed under a neighbouring key, it is looked up once more.
+    fn landed(&self, key: &[u8], entry: &Arc<Entry>, written: Option<Stamp>) -> Found {
         let now = time_cache::clock_ms();
+        if let Some(stamp) = written
+            && self.unchanged(stamp.slot, stamp.version)
+        {
+            return self.found(entry, Level::Callback, stamp, now);
+        }
+        let stamp = self.store.stamp(self.store.place(key).slot);
         let current = self.store.read(key);
         let mut found = self.found(entry, Level::Callback, stamp, now);
         if !current.is_some_and(|current| Arc::ptr_eq(&current, entry)) {

@@ -88,7 +88,7 @@ impl Cache {
                 Done { fits, stamp }
             },
             |done| match done.fits {
-                true => Landing::Stored(entry.clone()),
+                true => Landing::Stored(entry.clone(), done.stamp),
                 false => Landing::Passed(entry.value.clone()),
             },
         )
@@ -164,7 +164,7 @@ impl Cache {
                 Some((back, store.stamp(slot)))
             },
             |served| match served {
-                Some((entry, _)) => Landing::Stored(entry.clone()),
+                Some((entry, stamp)) => Landing::Stored(entry.clone(), Some(*stamp)),
                 None => Landing::Failed(reason.clone()),
             },
         );
@@ -229,7 +229,7 @@ impl Cache {
         drop(board);
         if let Some(flying) = flying {
             flying.land(|| match entry {
-                Some(entry) if fits => Landing::Stored(entry.clone()),
+                Some(entry) if fits => Landing::Stored(entry.clone(), stamp),
                 _ => Landing::Again,
             });
         }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::behind::Seen;
-use super::entry::{CacheError, Entry, Options};
+use super::entry::{CacheError, Entry, Options, Stamp};
 use super::hold::Hold;
 use super::remote::Claim;
 use super::store::{Board, Place, Store};
@@ -20,14 +20,15 @@ use super::store::{Board, Place, Store};
 /// What a waiter gets.
 #[derive(Debug)]
 pub(super) enum Landing {
-    /// A value was stored.
-    Stored(Arc<Entry>),
+    /// A value was stored, with the stamp that its copies have had since.
+    Stored(Arc<Entry>, Option<Stamp>),
     /// A value that is not kept.
     Passed(Option<Bytes>),
     /// The source failed.
     Failed(Arc<str>),
-    /// The flight is the waiter's now.
-    Turn(Ticket),
+    /// The flight is the waiter's now. Boxed: the others are a fraction of its size, and each waiter has
+    /// room for one.
+    Turn(Box<Ticket>),
     /// The key was taken away: ask again.
     Again,
 }
@@ -262,7 +263,7 @@ impl Ticket {
                 let ticket = Self::issue(&self.store, &mut board, &self.key, self.place, old);
                 drop(board);
                 // Who left just now drops it, and so hands it on.
-                let _heard = next.send(Landing::Turn(ticket)).is_ok();
+                let _heard = next.send(Landing::Turn(Box::new(ticket))).is_ok();
             }
         }
     }

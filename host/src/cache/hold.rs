@@ -76,10 +76,11 @@ impl Hold {
         };
         let fits = self.store.write(&self.key, entry.clone());
         self.store.changed(self.place.slot);
+        let stamp = Some(self.store.stamp(self.place.slot));
         let waiters = flying.waiters();
         drop(board);
         self.published = true;
-        waiters.land(|| landing(Some(entry), fits));
+        waiters.land(|| landing(Some(entry), fits, stamp));
         fits
     }
 
@@ -104,7 +105,7 @@ impl Hold {
         drop(board);
         if let Some(flying) = flying {
             flying.land(|| match mine {
-                true => landing(entry, fits),
+                true => landing(entry, fits, stamp),
                 false => Landing::Again,
             });
         }
@@ -119,9 +120,9 @@ impl Hold {
     }
 }
 
-fn landing(entry: Option<&Arc<Entry>>, fits: bool) -> Landing {
+fn landing(entry: Option<&Arc<Entry>>, fits: bool, stamp: Option<Stamp>) -> Landing {
     match entry {
-        Some(entry) if fits => Landing::Stored(entry.clone()),
+        Some(entry) if fits => Landing::Stored(entry.clone(), stamp),
         Some(entry) => Landing::Passed(entry.value.clone()),
         None => Landing::Again,
     }
@@ -184,7 +185,7 @@ mod tests {
         let entry = entry(&store);
         let done = hold.finish(Some(&entry));
         assert!(done.fits && done.stamp.is_some());
-        assert!(matches!(next.try_recv(), Ok(Landing::Stored(_))));
+        assert!(matches!(next.try_recv(), Ok(Landing::Stored(..))));
         assert!(store.read(b"k").is_some());
         assert!(Hold::take(&store, b"k").is_ok());
     }

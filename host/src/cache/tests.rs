@@ -108,6 +108,29 @@ async fn one_flight_for_ten_thousand() {
 }
 
 #[tokio::test]
+async fn what_a_waiter_gets_is_fresh_until_something_changes() {
+    let cache = cache(&config());
+    for changed in [false, true] {
+        let mut ticket = miss(cache.get(b"k", Options::default(), true).await);
+        let waiter = tokio::task::spawn({
+            let cache = cache.clone();
+            async move { hit(cache.get(b"k", Options::default(), true).await) }
+        });
+        tokio::task::yield_now().await;
+        cache.fill(&mut ticket, value("v"), None).await.unwrap();
+        if changed {
+            // Before the one that waited has looked at what it got.
+            done(cache.set(b"k", value("w"), Options::default())).unwrap();
+        }
+        let found = waiter.await.unwrap();
+        assert_eq!(found.value, value("v"));
+        assert_eq!(cache.fresh(found.stamp), !changed);
+        done(cache.delete(b"k")).unwrap();
+        assert!(!cache.fresh(found.stamp));
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_flight_goes_to_the_next_in_line_and_past_those_who_left() {
     let cache = cache(&config());
     let first = miss(get(&cache, "k").await);
