@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::tls_client::Trust;
 
@@ -25,7 +25,7 @@ mod pool;
 mod resolve;
 mod transport;
 
-pub use connect::{ConnectOptions, Target, connect};
+pub use connect::{ConnectOptions, Connecting, Target, connect};
 pub use datagram::{Datagrams, ReceiveDatagram, open as open_datagrams};
 pub use downstream::{Downstream, Traffic};
 pub use handshake::{Handshake, HandshakeError, Session};
@@ -288,10 +288,13 @@ impl Stream {
     }
 }
 
-/// A time-out that costs nothing until there is something to wait for.
+/// A time-out that costs nothing until there is something to wait for, and no timer until somebody
+/// waits.
 #[derive(Debug)]
 struct Limit {
     timeout: Duration,
+    /// Counted from the first time that there was something to wait for.
+    end: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -299,21 +302,33 @@ impl Limit {
     fn new(timeout: Duration) -> Self {
         Self {
             timeout,
+            end: None,
             sleep: None,
         }
     }
 
     /// Counts from the next wait on anew.
     fn restart(&mut self) {
+        self.end = None;
         self.sleep = None;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(sleep) = &mut self.sleep {
+            return sleep.as_mut().poll(cx);
+        }
+        // Who only looks is not to be woken.
+        if cx.waker().will_wake(Waker::noop()) {
+            let now = Instant::now();
+            return match *self.end.get_or_insert(now + self.timeout) <= now {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            };
+        }
         let timeout = self.timeout;
-        self.sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)))
-            .as_mut()
-            .poll(cx)
+        let end = *self.end.get_or_insert_with(|| Instant::now() + timeout);
+        let sleep = self.sleep.insert(Box::pin(tokio::time::sleep_until(end)));
+        sleep.as_mut().poll(cx)
     }
 }
 

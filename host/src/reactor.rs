@@ -17,9 +17,14 @@ use tokio::time::{Duration, Instant, Sleep};
 use crate::exchange::{self, ExchangeId, NO_EXCHANGE, Outcome};
 
 mod record;
+mod watched;
 
 pub use record::{Call, RunFlags};
 use record::{Head, Reader};
+use watched::Watching;
+#[cfg(test)]
+pub(crate) use watched::watched;
+pub use watched::{Awaited, watch};
 
 /// A reactor's place in its worker.
 pub type ReactorId = u32;
@@ -36,6 +41,8 @@ struct Reactor {
     pump: Option<Waker>,
     sleeps: BinaryHeap<Reverse<(Instant, u32, u32)>>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Operations that the guest waits for.
+    watching: Option<Watching>,
     /// Slots whose `release` lies in the inbox, and those whose `release` the guest has.
     releasing: Vec<ExchangeId>,
     released: Vec<ExchangeId>,
@@ -187,11 +194,6 @@ pub fn drained(id: ReactorId, job: ExchangeId) {
     send(id, |inbox| {
         record::bare(inbox, record::to_guest::DRAINED, job)
     });
-}
-
-/// Tells the guest that an operation is ready.
-pub fn ready(id: ReactorId, job: u32, token: u32) {
-    send(id, |inbox| record::ready(inbox, job, token));
 }
 
 /// Runs a handler that has no exchange.
@@ -405,6 +407,7 @@ pub fn recycle(id: ReactorId, mut buffer: Vec<u8>) {
 /// Waits for the next batch for the guest.
 pub async fn next(id: ReactorId) -> Vec<u8> {
     std::future::poll_fn(|cx| {
+        watched::look(id, cx);
         REACTORS.with_borrow_mut(
             |all| match all.get_mut(id as usize).and_then(Option::as_mut) {
                 Some(reactor) => reactor.poll_next(cx),

@@ -10,7 +10,9 @@ use wasmtime::component::Resource;
 use super::bindings::phasor::plugin::cosocket as wit;
 use super::operation::{Outcome, Work, wrong_kind};
 use super::{HostState, Operation, enter};
-use crate::cosocket::{self, ConnectOptions, Session, SocketError, Stream, StreamOption, Target};
+use crate::cosocket::{
+    self, ConnectOptions, Connecting, Session, SocketError, Stream, StreamOption, Target,
+};
 use crate::exchange::{self, NO_EXCHANGE};
 use crate::observe::error_log::Level;
 use crate::tls_client::{Identity, Trust};
@@ -74,9 +76,15 @@ impl HostState {
         allowed
     }
 
-    fn connecting(&mut self, host: &str, port: u16, options: wit::ConnectOptions) -> Work {
+    /// A connection of the pool at once, or one under way.
+    fn connecting(
+        &mut self,
+        host: &str,
+        port: u16,
+        options: wit::ConnectOptions,
+    ) -> Connecting<impl Future<Output = Result<Stream, SocketError>> + Send + 'static> {
         if !self.may_connect(host, port) {
-            return Work::Done(Outcome::Connected(Err(SocketError::Refused)));
+            return Connecting::Now(Err(SocketError::Refused));
         }
         let settings = &self.plugin.cosocket;
         let options = ConnectOptions {
@@ -89,17 +97,11 @@ impl HostState {
             local: options.local,
             names: settings.names,
         };
-        let connecting = cosocket::connect(&self.plugin.name, Target::new(host, port), options);
-        Work::Task(Box::pin(
-            async move { Outcome::Connected(connecting.await) },
-        ))
+        cosocket::connect(&self.plugin.name, Target::new(host, port), options)
     }
 
     /// Gives a connected stream to the guest, and its end to the exchange.
-    fn connected(&mut self, outcome: Outcome, function: &str) -> Answer<Handle> {
-        let Outcome::Connected(result) = outcome else {
-            return Err(wrong_kind(function));
-        };
+    fn connected(&mut self, result: Result<Stream, SocketError>) -> Answer<Handle> {
         let stream = match result {
             Ok(stream) => stream,
             Err(cause) => return Ok(Err(error(cause))),
@@ -191,9 +193,11 @@ impl wit::HostStream for HostState {
         options: wit::ConnectOptions,
     ) -> Answer<Handle> {
         enter!(self, "cosocket.stream");
-        let work = self.connecting(&host, port, options);
-        let outcome = Operation::new(work).wait().await;
-        self.connected(outcome, "cosocket.stream.connect")
+        let result = match self.connecting(&host, port, options) {
+            Connecting::Now(result) => result,
+            Connecting::Later(connecting) => connecting.await,
+        };
+        self.connected(result)
     }
 
     fn begin_connect(
@@ -201,16 +205,24 @@ impl wit::HostStream for HostState {
         host: String,
         port: u16,
         options: wit::ConnectOptions,
-    ) -> wasmtime::Result<Resource<Operation>> {
+    ) -> wasmtime::Result<wit::Connecting> {
         enter!(self, "cosocket.stream");
-        let work = self.connecting(&host, port, options);
-        self.begin(work)
+        Ok(match self.connecting(&host, port, options) {
+            Connecting::Now(result) => wit::Connecting::Now(self.connected(result)?),
+            Connecting::Later(connecting) => {
+                wit::Connecting::Later(self.begin(Work::Task(Box::pin(async move {
+                    Outcome::Connected(connecting.await)
+                })))?)
+            }
+        })
     }
 
     async fn end_connect(&mut self, op: Resource<Operation>) -> Answer<Handle> {
         enter!(self, "cosocket.stream");
-        let outcome = self.finish(op).await?;
-        self.connected(outcome, "cosocket.stream.end-connect")
+        match self.finish(op).await? {
+            Outcome::Connected(result) => self.connected(result),
+            _ => Err(wrong_kind("cosocket.stream.end-connect")),
+        }
     }
 
     async fn handshake(
@@ -261,9 +273,7 @@ impl wit::HostStream for HostState {
         let mut send = self.stream(&stream)?.send(bytes, milliseconds(timeout));
         Ok(match at_once(|cx| send.poll(cx)) {
             Some(result) => wit::Sending::Now(result.map_err(error)),
-            None => wit::Sending::Later(self.begin(Work::Task(Box::pin(async move {
-                Outcome::Sent(std::future::poll_fn(|cx| send.poll(cx)).await)
-            })))?),
+            None => wit::Sending::Later(self.begin(Work::Send(send))?),
         })
     }
 
@@ -292,9 +302,7 @@ impl wit::HostStream for HostState {
             .receive(max as usize, milliseconds(timeout));
         Ok(match at_once(|cx| receive.poll(cx)) {
             Some(result) => wit::Receiving::Now(result.map_err(error)),
-            None => wit::Receiving::Later(self.begin(Work::Task(Box::pin(async move {
-                Outcome::Received(std::future::poll_fn(|cx| receive.poll(cx)).await)
-            })))?),
+            None => wit::Receiving::Later(self.begin(Work::Receive(receive))?),
         })
     }
 
@@ -309,10 +317,13 @@ impl wit::HostStream for HostState {
     }
 
     fn keep_alive(&mut self, stream: Handle, idle: u32, size: u32) -> Answer<()> {
-        Ok(self
-            .stream(&stream)?
-            .keep_alive(milliseconds(idle), said(size))
-            .map_err(error))
+        enter!(self, "cosocket.stream");
+        let stream = self.table.delete(stream)?;
+        let kept = stream.keep_alive(milliseconds(idle), said(size));
+        if kept.is_err() {
+            stream.let_go();
+        }
+        Ok(kept.map_err(error))
     }
 
     fn reused(&mut self, stream: Handle) -> wasmtime::Result<u32> {

@@ -110,7 +110,14 @@ async fn gather(mut body: http_client::AnswerBody, limit: u64) -> Result<Bytes, 
             all.extend_from_slice(&bytes);
         }
     }
+    let_pool().await;
     Ok(all.freeze())
+}
+
+/// A body has ended: its connection goes back to its pool in a task of hyper's. Whoever went on before
+/// that would connect anew for its next request.
+async fn let_pool() {
+    tokio::task::yield_now().await;
 }
 
 fn time(milliseconds: u32) -> Duration {
@@ -237,6 +244,7 @@ async fn next(body: AnswerBody) -> Result<Option<Bytes>, HttpError> {
             return Ok(Some(bytes));
         }
     }
+    let_pool().await;
     Ok(None)
 }
 

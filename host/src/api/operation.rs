@@ -13,13 +13,14 @@ use wasmtime::component::Resource;
 
 use super::bindings::phasor::plugin::operation::{Host, HostOperation};
 use super::{HostState, enter};
-use crate::cosocket::{Datagrams, HandshakeError, SocketError, Stream};
+use crate::cosocket::{Datagrams, HandshakeError, Receive, Send, SocketError, Stream};
 use crate::exchange::body::BodyError;
 use crate::exchange::downstream::Refusal;
 use crate::exchange::{self, ExchangeId};
+use crate::reactor::Awaited;
 
 /// Anything that waits without knowing of exchanges: sockets, Redis, HTTP.
-pub type Task = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pub type Task = Pin<Box<dyn Future<Output = Outcome> + std::marker::Send>>;
 
 /// What is under way.
 pub enum Work {
@@ -42,6 +43,10 @@ pub enum Work {
         /// Whose.
         exchange: ExchangeId,
     },
+    /// Bytes come.
+    Receive(Receive),
+    /// Bytes go.
+    Send(Send),
     /// Something that was begun elsewhere.
     Task(Task),
     /// It is over.
@@ -55,6 +60,8 @@ impl std::fmt::Debug for Work {
             Self::ReadBody { .. } => "ReadBody",
             Self::ReadPiece { .. } => "ReadPiece",
             Self::Write { .. } => "Write",
+            Self::Receive(_) => "Receive",
+            Self::Send(_) => "Send",
             Self::Task(_) => "Task",
             Self::Done(_) => "Done",
         })
@@ -137,6 +144,8 @@ impl Work {
                 let room = exchange::try_with(*exchange, |x| x.output.poll_room(cx));
                 Outcome::Written(std::task::ready!(room.unwrap_or(Poll::Ready(false))))
             }
+            Self::Receive(receive) => Outcome::Received(std::task::ready!(receive.poll(cx))),
+            Self::Send(send) => Outcome::Sent(std::task::ready!(send.poll(cx))),
             Self::Task(task) => std::task::ready!(task.as_mut().poll(cx)),
         };
         *self = Self::Done(outcome);
@@ -151,6 +160,8 @@ impl Work {
             | Self::ReadBody { .. }
             | Self::ReadPiece { .. }
             | Self::Write { .. }
+            | Self::Receive(_)
+            | Self::Send(_)
             | Self::Task(_) => Outcome::Taken,
         }
     }
@@ -208,28 +219,18 @@ impl Operation {
     }
 }
 
-/// Calls `ready` when the operation is; does nothing if it is dropped before.
-pub fn watch(begun: Weak<Begun>, ready: impl FnOnce() + 'static) {
-    tokio::task::spawn_local(async move {
-        let over = std::future::poll_fn(|cx| {
-            let Some(begun) = begun.upgrade() else {
-                return Poll::Ready(false);
-            };
-            let over = begun.work.lock().poll(cx).map(|()| true);
-            if over.is_pending() {
-                let mut watcher = begun.watcher.lock();
-                match watcher.as_mut() {
-                    Some(known) => known.clone_from(cx.waker()),
-                    None => *watcher = Some(cx.waker().clone()),
-                }
+impl Awaited for Begun {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let over = self.work.lock().poll(cx);
+        if over.is_pending() {
+            let mut watcher = self.watcher.lock();
+            match watcher.as_mut() {
+                Some(known) => known.clone_from(cx.waker()),
+                None => *watcher = Some(cx.waker().clone()),
             }
-            over
-        })
-        .await;
-        if over {
-            ready();
         }
-    });
+        over
+    }
 }
 
 impl HostState {
@@ -295,25 +296,41 @@ impl Host for HostState {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
+    use std::task::{Context, Waker};
 
-    use tokio::task::{LocalSet, yield_now};
+    use super::{Operation, Outcome, Work};
+    use crate::reactor::{create, next, remove, watch, watched};
 
-    use super::{Operation, Work, watch};
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_dropped_operation_takes_who_watches_it_along() {
-        let body = async {
-            let mark = Rc::new(());
-            let held = mark.clone();
-            let operation = Operation::new(Work::Task(Box::pin(std::future::pending())));
-            watch(operation.share(), move || drop(held));
-            yield_now().await;
-            assert_eq!(Rc::strong_count(&mark), 2);
-            drop(operation);
-            yield_now().await;
-            assert_eq!(Rc::strong_count(&mark), 1);
+    #[test]
+    fn a_dropped_operation_takes_who_watches_it_along() {
+        let reactor = create();
+        let operation = Operation::new(Work::Task(Box::pin(std::future::pending())));
+        watch(reactor, 0, 0, operation.share());
+        let mut next = std::pin::pin!(next(reactor));
+        let mut look = || {
+            let mut cx = Context::from_waker(Waker::noop());
+            next.as_mut().poll(&mut cx).is_ready()
         };
-        LocalSet::new().run_until(body).await;
+        assert!(!look());
+        assert_eq!(watched(reactor), 1);
+        drop(operation);
+        assert!(!look());
+        assert_eq!(watched(reactor), 0);
+        remove(reactor);
+    }
+
+    #[test]
+    fn what_is_over_is_told_with_its_token() {
+        let reactor = create();
+        let operation = Operation::new(Work::Done(Outcome::Slept));
+        watch(reactor, 7, 9, operation.share());
+        let mut next = std::pin::pin!(next(reactor));
+        let batch = next.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(
+            batch,
+            std::task::Poll::Ready(vec![2, 7, 0, 0, 0, 9, 0, 0, 0])
+        );
+        assert_eq!(watched(reactor), 0);
+        remove(reactor);
     }
 }

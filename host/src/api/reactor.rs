@@ -4,7 +4,7 @@ use wasmtime::component::Resource;
 
 use super::bindings::phasor::plugin::reactor::Host;
 use super::operation::{Outcome, Work, wrong_kind};
-use super::{HostState, Operation, Threads, enter, operation};
+use super::{HostState, Operation, Threads, enter};
 use crate::exchange::{self, NO_EXCHANGE};
 use crate::phase::Phase;
 use crate::reactor::{self, ReactorId};
@@ -122,8 +122,7 @@ impl Host for HostState {
     fn watch(&mut self, op: Resource<Operation>, job: u32, token: u32) -> wasmtime::Result<()> {
         enter!(self, "reactor.watch");
         let id = self.reactor()?;
-        let shared = self.table.get(&op)?.share();
-        operation::watch(shared, move || reactor::ready(id, job, token));
+        reactor::watch(id, job, token, self.table.get(&op)?.share());
         Ok(())
     }
 }

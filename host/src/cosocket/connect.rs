@@ -1,6 +1,7 @@
 //! From a target to a connected stream: the pool first, else the addresses of the name one after the
 //! other, all within one time-out.
 
+use std::fmt::Write as _;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -39,6 +40,22 @@ impl Target {
     }
 }
 
+impl Target {
+    /// The name of its pool: as it is displayed, and asked for with each `connect`.
+    fn pool(&self) -> String {
+        match self {
+            Self::Tcp { host, port } => {
+                let mut name = String::with_capacity(host.len() + 6);
+                name.push_str(host);
+                name.push(':');
+                let _infallible = write!(name, "{port}").is_ok();
+                name
+            }
+            Self::Unix(_) => self.to_string(),
+        }
+    }
+}
+
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -69,22 +86,40 @@ pub struct ConnectOptions {
     pub names: resolve::Bounds,
 }
 
+/// How a `connect` began.
+pub enum Connecting<F> {
+    /// It is over: a connection of the pool, or none.
+    Now(Result<Stream, SocketError>),
+    /// It takes time.
+    Later(F),
+}
+
 /// Connects, or takes a connection out of the pool. `owner` is the plugin: pools are its own, or a
 /// name of a pool would reach what `allow.connect` does not.
 pub fn connect(
     owner: &str,
     target: Target,
     options: ConnectOptions,
-) -> impl Future<Output = Result<Stream, SocketError>> + Send + 'static {
-    let name = options.pool.clone().unwrap_or_else(|| target.to_string());
-    let key = Key::new(owner, &name);
+) -> Connecting<impl Future<Output = Result<Stream, SocketError>> + Send + 'static> {
+    let own;
+    let name = match &options.pool {
+        Some(name) => name,
+        None => {
+            own = target.pool();
+            &own
+        }
+    };
+    if let Some(stream) = pool::claim_idle(owner, name) {
+        return Connecting::Now(Ok(stream));
+    }
+    let key = Key::new(owner, name);
     let timeout = options.timeout;
-    async move {
+    Connecting::Later(async move {
         match tokio::time::timeout(timeout, obtain(key, target, options)).await {
             Ok(result) => result,
             Err(_) => Err(SocketError::Timeout),
         }
-    }
+    })
 }
 
 async fn obtain(key: Key, target: Target, options: ConnectOptions) -> Result<Stream, SocketError> {

@@ -2,16 +2,19 @@
 //! and with a backlog a pool also bounds the connections in use and lets callers queue.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::hash_map::Entry;
+use hashbrown::{Equivalent, HashMap};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::options::FOR_EVER;
 use super::transport::Transport;
 use super::{SocketError, Stream};
+use crate::time_cache;
 
 /// How often idle connections are looked at: one that its server closed does not stay open longer.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -28,6 +31,16 @@ impl Key {
     /// The plugin.
     fn owner(&self) -> &str {
         &self.0.0
+    }
+}
+
+/// A key that is looked for without being made.
+#[derive(Hash)]
+struct Sought<'a>(&'a str, &'a str);
+
+impl Equivalent<Key> for Sought<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.0 == key.0.0 && self.1 == key.0.1
     }
 }
 
@@ -120,6 +133,19 @@ impl Pool {
         self.idle.is_empty() && self.leased == 0 && self.queue.is_empty()
     }
 
+    /// The connection that was used last and is still good.
+    fn newest(&mut self, idle_in_all: &mut usize, stale: &mut Vec<Idle>) -> Option<Idle> {
+        let now = time_cache::instant();
+        while let Some(mut idle) = self.idle.pop_back() {
+            *idle_in_all -= 1;
+            if idle.until > now && idle.transport.is_quiet() {
+                return Some(idle);
+            }
+            stale.push(idle);
+        }
+        None
+    }
+
     /// Who waits first and is still there.
     fn next_waiter(&mut self) -> Option<oneshot::Sender<Grant>> {
         while let Some(waiter) = self.queue.pop_front() {
@@ -131,9 +157,44 @@ impl Pool {
     }
 }
 
+/// A worker's pools.
+#[derive(Default)]
+struct Pools {
+    by_key: HashMap<Key, Pool, foldhash::fast::RandomState>,
+    /// Idle connections of all of them.
+    idle: usize,
+}
+
+impl Pools {
+    /// Idle connections of one plugin's; those of all are known, and mostly are few enough.
+    fn has_room(&self, owner: &str, most: usize) -> bool {
+        self.idle < most
+            || self
+                .by_key
+                .iter()
+                .filter(|(key, _)| key.owner() == owner)
+                .map(|(_, pool)| pool.idle.len())
+                .sum::<usize>()
+                < most
+    }
+}
+
 thread_local! {
-    static POOLS: RefCell<HashMap<Key, Pool>> = RefCell::default();
+    static POOLS: RefCell<Pools> = RefCell::default();
     static SWEEPING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A connection at rest that another may go on with, of a pool in which nobody is counted.
+pub(super) fn claim_idle(owner: &str, name: &str) -> Option<Stream> {
+    let mut stale = Vec::new();
+    let claimed = POOLS.with_borrow_mut(|pools| {
+        let (key, pool) = pools.by_key.get_key_value_mut(&Sought(owner, name))?;
+        let idle = pool.newest(&mut pools.idle, &mut stale)?;
+        Some((idle, key.clone()))
+    });
+    // What is found stale is dropped outside of the borrow: its lease comes back here.
+    drop(stale);
+    claimed.map(|(idle, key)| idle.into_stream(key))
 }
 
 /// Asks a pool for a connection. A new pool takes its size and `backlog`; an old one keeps its own.
@@ -142,24 +203,15 @@ pub(super) fn claim(
     bounds: Bounds,
     backlog: Option<usize>,
 ) -> Result<Claim, SocketError> {
-    // What is found stale is dropped outside of the borrow: its lease comes back here.
     let mut stale = Vec::new();
     let claim = POOLS.with_borrow_mut(|pools| {
-        if !pools.contains_key(key) {
-            if backlog.is_none() {
-                return Ok(Claim::Dial(None));
-            }
-            pools.insert(key.clone(), new_pool(bounds.size(), backlog));
-        }
-        let Some(pool) = pools.get_mut(key) else {
-            return Ok(Claim::Dial(None));
+        let pool = match pools.by_key.entry(key.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if backlog.is_none() => return Ok(Claim::Dial(None)),
+            Entry::Vacant(place) => place.insert(new_pool(bounds.size(), backlog)),
         };
-        let now = Instant::now();
-        while let Some(mut idle) = pool.idle.pop_back() {
-            if idle.until > now && idle.transport.is_quiet() {
-                return Ok(Claim::Idle(idle));
-            }
-            stale.push(idle);
+        if let Some(idle) = pool.newest(&mut pools.idle, &mut stale) {
+            return Ok(Claim::Idle(idle));
         }
         let Some(backlog) = pool.backlog else {
             return Ok(Claim::Dial(None));
@@ -198,15 +250,13 @@ pub(super) fn give_back(place: Place, transport: Transport, reused: u32, idle: D
         transport,
         lease,
         reused,
-        until: Instant::now() + idle,
+        until: time_cache::instant() + idle,
         bounds,
     };
     let evicted = POOLS.with_borrow_mut(|pools| {
-        let own = pools
-            .iter()
-            .filter(|(other, _)| other.owner() == key.owner());
-        let total: usize = own.map(|(_, pool)| pool.idle.len()).sum();
+        let has_room = pools.has_room(key.owner(), bounds.most);
         let pool = pools
+            .by_key
             .entry(key)
             .or_insert_with(|| new_pool(bounds.size(), None));
         entry.bounds.size = Some(pool.size);
@@ -217,12 +267,13 @@ pub(super) fn give_back(place: Place, transport: Transport, reused: u32, idle: D
                 Err(Grant::Dial(_)) => return None,
             }
         }
-        let full = pool.idle.len() >= pool.size || total >= bounds.most;
+        let full = pool.idle.len() >= pool.size || !has_room;
         let evicted = full.then(|| pool.idle.pop_front()).flatten();
         if full && evicted.is_none() {
             return Some(entry);
         }
         pool.idle.push_back(entry);
+        pools.idle += usize::from(evicted.is_none());
         evicted
     });
     drop(evicted);
@@ -237,14 +288,14 @@ fn release(key: &Key) {
         let Ok(mut pools) = pools.try_borrow_mut() else {
             return None;
         };
-        let pool = pools.get_mut(key)?;
+        let pool = pools.by_key.get_mut(key)?;
         pool.leased = pool.leased.saturating_sub(1);
         if let Some(waiter) = pool.next_waiter() {
             pool.leased += 1;
             return Some((waiter, Lease(key.clone())));
         }
         if pool.is_empty() {
-            pools.remove(key);
+            pools.by_key.remove(key);
         }
         None
     });
@@ -259,7 +310,7 @@ fn sweep() -> bool {
     let mut stale = Vec::new();
     let more = POOLS.with_borrow_mut(|pools| {
         let now = Instant::now();
-        for pool in pools.values_mut() {
+        for pool in pools.by_key.values_mut() {
             let mut at = 0;
             while let Some(idle) = pool.idle.get_mut(at) {
                 if idle.until > now && idle.transport.is_quiet() {
@@ -269,8 +320,9 @@ fn sweep() -> bool {
                 }
             }
         }
-        pools.retain(|_, pool| !pool.is_empty());
-        pools.values().any(|pool| !pool.idle.is_empty())
+        pools.idle -= stale.len();
+        pools.by_key.retain(|_, pool| !pool.is_empty());
+        pools.idle > 0
     });
     drop(stale);
     more
@@ -280,6 +332,7 @@ fn sweep() -> bool {
 fn next_end() -> Option<Instant> {
     POOLS.with_borrow(|pools| {
         pools
+            .by_key
             .values()
             .flat_map(|pool| &pool.idle)
             .map(|idle| idle.until)

@@ -1,6 +1,7 @@
 //! What carries a stream's bytes: TCP or a unix socket, and TLS over either.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -113,11 +114,13 @@ impl Transport {
         }
     }
 
-    /// Whether it is open and nothing waits to be read: another may go on with it.
+    /// Whether it is open and nothing waits to be read: another may go on with it. Asked without
+    /// tokio's budget: a task that has used it up is told that everything is pending.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut byte = [0u8; 1];
-        let mut cx = Context::from_waker(Waker::noop());
-        self.poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
+        let asked = std::future::poll_fn(|cx| self.poll_read(cx, &mut ReadBuf::new(&mut byte)));
+        std::pin::pin!(tokio::task::unconstrained(asked))
+            .poll(&mut Context::from_waker(Waker::noop()))
             .is_pending()
     }
 

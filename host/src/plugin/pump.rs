@@ -104,7 +104,8 @@ impl Pump {
         let run = instance
             .get_typed_func::<(), ()>(&mut store, run)
             .map_err(start)?;
-        let call = Box::pin(run.call_async(&mut store, ()));
+        // tokio's budget is for a task that serves one client; this one serves all of the worker's.
+        let call = Box::pin(tokio::task::unconstrained(run.call_async(&mut store, ())));
         Watched::new(call, hung).await.map_err(|e| {
             let text = format!("{e:?}");
             if store.data().memory.refused {

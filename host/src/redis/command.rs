@@ -43,35 +43,6 @@ const COUNTED: &[(&str, usize)] = &[
 /// Commands without keys.
 const KEYLESS: &str = "PING ECHO TIME DBSIZE LASTSAVE INFO ROLE LOLWUT PUBSUB";
 
-/// What a connection that others share cannot carry, and what to do instead.
-const SPOILS: &[(&str, &str)] = &[
-    (
-        "MULTI EXEC DISCARD",
-        "use a transaction, which sends its commands together",
-    ),
-    (
-        "WATCH UNWATCH",
-        "the connection is shared by all requests; use a script",
-    ),
-    (
-        "SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE",
-        "use a subscription",
-    ),
-    (
-        "SELECT",
-        "the connection is shared by all requests; write the number into `url`",
-    ),
-    ("AUTH HELLO", "user and password stand in `url`"),
-    (
-        "MONITOR QUIT RESET SYNC PSYNC CLIENT",
-        "the connection is shared by all requests",
-    ),
-    (
-        "BLPOP BRPOP BLMOVE BLMPOP BRPOPLPUSH BZPOPMIN BZPOPMAX BZMPOP WAIT WAITAOF",
-        "it would block the connection that all requests share",
-    ),
-];
-
 fn has(list: &str, command: &str) -> bool {
     list.split(' ').any(|name| name == command)
 }
@@ -83,14 +54,34 @@ pub fn name<A: AsRef<[u8]>>(arguments: &[A]) -> Option<String> {
     (!name.is_empty()).then(|| String::from_utf8_lossy(name).to_ascii_uppercase())
 }
 
+/// What a connection that others share cannot carry, and what to do instead. Asked of each command.
+fn instead_of(command: &str) -> Option<&'static str> {
+    Some(match command {
+        "MULTI" | "EXEC" | "DISCARD" => "use a transaction, which sends its commands together",
+        "WATCH" | "UNWATCH" => "the connection is shared by all requests; use a script",
+        "SUBSCRIBE" | "PSUBSCRIBE" | "SSUBSCRIBE" | "UNSUBSCRIBE" | "PUNSUBSCRIBE"
+        | "SUNSUBSCRIBE" => "use a subscription",
+        "SELECT" => "the connection is shared by all requests; write the number into `url`",
+        "AUTH" | "HELLO" => "user and password stand in `url`",
+        "MONITOR" | "QUIT" | "RESET" | "SYNC" | "PSYNC" | "CLIENT" => {
+            "the connection is shared by all requests"
+        }
+        "BLPOP" | "BRPOP" | "BLMOVE" | "BLMPOP" | "BRPOPLPUSH" | "BZPOPMIN" | "BZPOPMAX"
+        | "BZMPOP" | "WAIT" | "WAITAOF" => BLOCKS,
+        _ => return None,
+    })
+}
+
+const BLOCKS: &str = "it would block the connection that all requests share";
+
 /// Why a command cannot be sent on a shared connection, if it cannot.
 #[must_use]
 pub fn spoils(command: &str, arguments: &[Vec<u8>]) -> Option<String> {
     let blocks = matches!(command, "XREAD" | "XREADGROUP")
         && arguments.iter().any(|a| a.eq_ignore_ascii_case(b"BLOCK"));
     let reason = match blocks {
-        true => "it would block the connection that all requests share",
-        false => SPOILS.iter().find(|(names, _)| has(names, command))?.1,
+        true => BLOCKS,
+        false => instead_of(command)?,
     };
     Some(format!("{command}: {reason}"))
 }

@@ -232,6 +232,27 @@ fn get_keys_gives_live_keys_up_to_a_number() {
 }
 
 #[test]
+fn get_keys_lets_others_in_after_a_piece_of_a_shard() {
+    let dict = SharedDict::new(64 << 20);
+    for number in 0..100_000_u64 {
+        set(&dict, &format!("k{number}"), Value::Number(1.0), 0).unwrap();
+    }
+    for lane in &dict.lanes {
+        let held = lane.lock();
+        let (mut keys, mut next, mut holds) = (Vec::new(), Some(0), 0);
+        while let Some(start) = next {
+            let before = keys.len();
+            next = held.shard.keys_from(start, usize::MAX, 0, &mut keys);
+            assert!(keys.len() - before <= 1024, "what one hold looks at");
+            holds += 1;
+        }
+        assert_eq!(keys.len(), held.shard.len());
+        assert!(holds >= held.shard.len() / 1024, "{holds}");
+    }
+    assert_eq!(dict.get_keys(0, 0).len(), 100_000);
+}
+
+#[test]
 fn eviction_takes_what_was_not_used_for_longest() {
     let dict = SharedDict::new(3 * (ENTRY_COST + 2));
     let fill = |key| set(&dict, key, text("v"), 0);

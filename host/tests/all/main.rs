@@ -79,6 +79,7 @@ mod reload;
 mod req_socket;
 mod resty;
 mod resty_mysql_sha2;
+mod resty_redis;
 mod resty_tls;
 mod resty_web;
 mod resty_websocket;

@@ -4,7 +4,9 @@
 #include <math.h>
 #include <stdio.h>
 #include "lua.h"
+#include "lobject.h"
 #include "lstate.h"
+#include "ltable.h"
 
 /* Set before a state is opened. */
 unsigned int phasor_seed = 0x5bd1e995u;
@@ -56,4 +58,21 @@ int phasor_number2str (char *s, double n) {
     s[length++] = digits[--count];
   s[length] = '\0';
   return length;
+}
+
+/* What stands in place 1 of the table that is the first argument, if it is a userdata with this metatable.
+   Methods of sockets ask with each call. */
+void *phasor_object (lua_State *L, const void *metatable) {
+  const TValue *o = L->ci->func + 1;
+  if (o >= L->top || !ttistable(o)) return NULL;
+  o = luaH_getint(hvalue(o), 1);
+  if (!ttisuserdata(o) || uvalue(o)->metatable != metatable) return NULL;
+  return rawuvalue(o) + 1;
+}
+
+/* As above of the first argument itself. */
+void *phasor_self (lua_State *L, const void *metatable) {
+  const TValue *o = L->ci->func + 1;
+  if (o >= L->top || !ttisuserdata(o) || uvalue(o)->metatable != metatable) return NULL;
+  return rawuvalue(o) + 1;
 }

@@ -9,9 +9,14 @@ use crate::phase;
 use crate::vm::vm;
 use crate::wait;
 use std::ffi::c_int;
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::Relaxed;
 
 const READ: phase::Set = phase::ANSWER;
 const GET: phase::Set = phase::ANSWER | phase::set(phase::LOG);
+
+/// Where the registry keeps the metatable of operations.
+static OPERATION: AtomicI32 = AtomicI32::new(0);
 
 /// Keeps the operation of a wait alive as a userdata, so that it is dropped whatever happens.
 pub(crate) unsafe fn push_operation(l: *mut State, operation: Operation) -> *mut Option<Operation> {
@@ -20,9 +25,12 @@ pub(crate) unsafe fn push_operation(l: *mut State, operation: Operation) -> *mut
         let place: *mut Option<Operation> =
             ffi::lua_newuserdata(l, size_of::<Option<Operation>>()).cast();
         place.write(Some(operation));
-        if ffi::luaL_newmetatable(l, c"phasor.operation".as_ptr()) != 0 {
+        if OPERATION.load(Relaxed) == 0 {
+            ffi::lua_createtable(l, 0, 1);
             ffi::register(l, &[(c"__gc", drop_operation)]);
+            OPERATION.store(ffi::reference(l), Relaxed);
         }
+        ffi::push_reference(l, OPERATION.load(Relaxed));
         ffi::lua_setmetatable(l, -2);
         place
     }

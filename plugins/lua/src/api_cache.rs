@@ -7,16 +7,16 @@
 
 use crate::api;
 use crate::bindings::phasor::plugin::cache::{
-    self, Answers, CacheError, Flight, Found, Level, Looking, Outcome, Stamp,
+    self, CacheError, Found, Level, Looking, Outcome, Stamp,
 };
 use crate::cache_copies;
-use crate::cache_options::{options, time};
+use crate::cache_options::options;
 use crate::ffi::{self, State};
 use crate::flight;
 use crate::lib_buffer_codec::{push_decoded, push_encoded};
 use crate::phase;
 use crate::vm::vm;
-use crate::wait::{end_with, taken};
+use crate::wait::{end_behind, end_with, taken};
 use std::ffi::c_int;
 
 /// Before every value that is no string, and before a string that begins with it.
@@ -36,12 +36,12 @@ fn text(error: CacheError) -> Vec<u8> {
 }
 
 /// `nil` and the error's text.
-unsafe fn failed(l: *mut State, error: CacheError) -> c_int {
+pub(crate) unsafe fn failed(l: *mut State, error: CacheError) -> c_int {
     // SAFETY: called by Lua.
     unsafe { ffi::nil_error(l, &text(error)) }
 }
 
-unsafe fn id(l: *mut State) -> u32 {
+pub(crate) unsafe fn id(l: *mut State) -> u32 {
     // SAFETY: called by Lua.
     unsafe { u32::try_from(ffi::luaL_checkinteger(l, 1)).unwrap_or(u32::MAX) }
 }
@@ -52,6 +52,15 @@ unsafe fn id(l: *mut State) -> u32 {
 )]
 fn number(n: u64) -> f64 {
     n as f64
+}
+
+fn level(level: Level) -> f64 {
+    match level {
+        Level::Memory => 1.0,
+        Level::Disk => 2.0,
+        Level::Remote => 3.0,
+        Level::Callback => 4.0,
+    }
 }
 
 unsafe fn push_stamp(l: *mut State, stamp: Stamp) {
@@ -84,7 +93,7 @@ unsafe fn push_value(l: *mut State, bytes: Option<&[u8]>) -> bool {
 
 /// Pushes value, level, whether it is stale, stamp and the seconds left; `"malformed"` alone when
 /// another's bytes stand for no value of Lua.
-unsafe fn push_found(l: *mut State, found: &Found) -> c_int {
+pub(crate) unsafe fn push_found(l: *mut State, found: &Found) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         ffi::push_bytes(l, b"hit");
@@ -93,15 +102,7 @@ unsafe fn push_found(l: *mut State, found: &Found) -> c_int {
             ffi::push_bytes(l, b"malformed");
             return 1;
         }
-        ffi::lua_pushnumber(
-            l,
-            match found.level {
-                Level::Memory => 1.0,
-                Level::Disk => 2.0,
-                Level::Remote => 3.0,
-                Level::Callback => 4.0,
-            },
-        );
+        ffi::lua_pushnumber(l, level(found.level));
         ffi::lua_pushboolean(l, c_int::from(found.stale));
         push_stamp(l, found.stamp);
         match found.remaining {
@@ -156,12 +157,84 @@ unsafe extern "C-unwind" fn find(l: *mut State) -> c_int {
     }
 }
 
+/// `get(copies, key, options)`: true, the value, its level (0: a copy) and whether it is stale, or what
+/// `find` gives where there is no value.
+unsafe extern "C-unwind" fn get(l: *mut State) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        ffi::check_bytes(l, 2);
+        ffi::lua_settop(l, 3);
+        if cache_copies::push_copy(l) {
+            ffi::lua_pushboolean(l, 1);
+            ffi::lua_insert(l, 4);
+            ffi::lua_pushnumber(l, 0.0);
+            ffi::lua_pushboolean(l, 0);
+            return 4;
+        }
+        api::check_phase(l, phase::WAIT);
+        let (cache, options) = (cache_copies::cache_of(l), options(l, 3));
+        vm().select();
+        match cache::begin_get(cache, ffi::check_bytes(l, 2), options) {
+            Looking::Now(hit) => push_hit(l, hit),
+            Looking::Later(operation) => end_behind(l, operation, got),
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn got(l: *mut State) -> c_int {
+    // SAFETY: called by Lua as the continuation of `get`, whose arguments lie behind the operation.
+    unsafe {
+        let Some(operation) = taken(l) else { return 0 };
+        ffi::lua_remove(l, 1);
+        ended(l, cache::end_get(operation), |l, hit| push_hit(l, hit))
+    }
+}
+
+/// What `get` gives of a value that is there; its arguments are on the stack.
+unsafe fn push_hit(l: *mut State, mut hit: Found) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        ffi::lua_settop(l, 3);
+        ffi::lua_pushboolean(l, 1);
+        match hit.value.take() {
+            Some(bytes) if bytes.first() != Some(&ENCODED) => crate::held::push(l, bytes),
+            value => {
+                let value = crate::held::hold(value);
+                if !push_value(l, value.value().as_deref()) {
+                    ffi::push_bytes(l, b"malformed");
+                    return 1;
+                }
+            }
+        }
+        // What is stale is said to be so each time.
+        let until = if hit.stale { 0 } else { hit.stamp.until };
+        cache_copies::keep_value(l, 5, hit.stamp.slot, hit.stamp.version, until);
+        ffi::lua_pushnumber(l, level(hit.level));
+        ffi::lua_pushboolean(l, c_int::from(hit.stale));
+    }
+    4
+}
+
 unsafe extern "C-unwind" fn found(l: *mut State) -> c_int {
     // SAFETY: called by Lua as the continuation of `find`.
     unsafe {
         let Some(operation) = taken(l) else { return 0 };
-        match cache::end_get(operation) {
-            Ok(Outcome::Hit(hit)) => push_found(l, crate::held::hold(hit).value()),
+        ended(l, cache::end_get(operation), |l, hit| {
+            push_found(l, crate::held::hold(hit).value())
+        })
+    }
+}
+
+/// What a look-up that had to wait gives.
+unsafe fn ended(
+    l: *mut State,
+    outcome: Result<Outcome, CacheError>,
+    push: impl FnOnce(*mut State, Found) -> c_int,
+) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        match outcome {
+            Ok(Outcome::Hit(hit)) => push(l, hit),
             Ok(Outcome::Miss(flight)) => {
                 let at = flight::board(flight);
                 ffi::push_bytes(l, b"flight");
@@ -171,11 +244,6 @@ unsafe extern "C-unwind" fn found(l: *mut State) -> c_int {
             Err(error) => failed(l, error),
         }
     }
-}
-
-unsafe fn flight_number(l: *mut State) -> usize {
-    // SAFETY: called by Lua.
-    unsafe { usize::try_from(ffi::luaL_checkinteger(l, 1)).unwrap_or(usize::MAX) }
 }
 
 /// The bytes of the value at `idx`, on the stack; nil for none.
@@ -199,31 +267,7 @@ unsafe extern "C-unwind" fn encode(l: *mut State) -> c_int {
     1
 }
 
-/// `fill(flight, bytes, ttl)`: the stamp, or nil and why.
-unsafe extern "C-unwind" fn fill(l: *mut State) -> c_int {
-    // SAFETY: called by Lua. The flight stays where it is until this has ended.
-    unsafe {
-        let at = flight_number(l);
-        let ttl = match ffi::lua_type(l, 3) {
-            ffi::TNUMBER => {
-                ffi::lua_createtable(l, 0, 1);
-                ffi::lua_pushvalue(l, 3);
-                ffi::lua_setfield(l, -2, c"ttl".as_ptr());
-                time(l, -1, c"ttl")
-            }
-            _ => None,
-        };
-        let bytes = ffi::opt_bytes(l, 2);
-        vm().select();
-        let operation = flight::flying(at).map(|flight| flight.begin_fill(bytes, ttl));
-        match operation {
-            Some(operation) => end_with(l, operation, filled),
-            None => failed(l, CacheError::Lost),
-        }
-    }
-}
-
-unsafe fn stamped(l: *mut State, stamp: Result<Stamp, CacheError>) -> c_int {
+pub(crate) unsafe fn stamped(l: *mut State, stamp: Result<Stamp, CacheError>) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         match stamp {
@@ -233,159 +277,6 @@ unsafe fn stamped(l: *mut State, stamp: Result<Stamp, CacheError>) -> c_int {
             }
             Err(error) => failed(l, error),
         }
-    }
-}
-
-unsafe extern "C-unwind" fn filled(l: *mut State) -> c_int {
-    // SAFETY: called by Lua as the continuation of `fill`.
-    unsafe {
-        let Some(operation) = taken(l) else { return 0 };
-        stamped(l, Flight::end_fill(operation))
-    }
-}
-
-/// `pass(flight, bytes)`: true, or nil and why.
-unsafe extern "C-unwind" fn pass(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        let at = flight_number(l);
-        let bytes = ffi::opt_bytes(l, 2);
-        vm().select();
-        let passed = flight::leave(at).map_or(Err(CacheError::Lost), |flight| flight.pass(bytes));
-        match passed {
-            Ok(()) => {
-                ffi::lua_pushboolean(l, 1);
-                1
-            }
-            Err(error) => failed(l, error),
-        }
-    }
-}
-
-/// `fail(flight, reason)`: what serves instead, as `find` gives it, or nothing.
-unsafe extern "C-unwind" fn fail(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        let at = flight_number(l);
-        ffi::check_bytes(l, 2);
-        vm().select();
-        let stale = flight::leave(at).and_then(|flight| {
-            let reason = String::from_utf8_lossy(ffi::check_bytes(l, 2));
-            flight.fail(&reason)
-        });
-        match stale {
-            Some(found) => push_found(l, &found),
-            None => 0,
-        }
-    }
-}
-
-/// `stale(flight)`: what is there still, as `find` gives it, or nothing.
-unsafe extern "C-unwind" fn stale(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        let at = flight_number(l);
-        vm().select();
-        match flight::flying(at).and_then(Flight::stale) {
-            Some(found) => push_found(l, &found),
-            None => 0,
-        }
-    }
-}
-
-/// `renew_lease(flight)`: whether the flight is the caller's still.
-unsafe extern "C-unwind" fn renew_lease(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        let at = flight_number(l);
-        vm().select();
-        let mine = flight::flying(at).is_some_and(Flight::renew);
-        ffi::lua_pushboolean(l, c_int::from(mine));
-    }
-    1
-}
-
-/// `hand_over(flight, back)`: it outlives this task; with `back` this task takes it over.
-unsafe extern "C-unwind" fn hand_over(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        let at = flight_number(l);
-        match ffi::lua_toboolean(l, 2) {
-            0 => flight::hand_over(at),
-            _ => flight::take_over(at),
-        }
-    }
-    0
-}
-
-/// `leave(flight)`: the next in line gets it.
-unsafe extern "C-unwind" fn leave(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        let at = flight_number(l);
-        drop(flight::leave(at));
-    }
-    0
-}
-
-/// `set(id, key, bytes, options)`: the stamp, or nil and why.
-unsafe extern "C-unwind" fn set(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        api::check_phase(l, phase::WAIT);
-        let (id, options) = (id(l), options(l, 4));
-        let (key, bytes) = (ffi::check_bytes(l, 2), ffi::opt_bytes(l, 3));
-        vm().select();
-        end_with(l, cache::begin_set(id, key, bytes, options), changed)
-    }
-}
-
-/// `delete(id, key)`
-unsafe extern "C-unwind" fn delete(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        api::check_phase(l, phase::WAIT);
-        let (id, key) = (id(l), ffi::check_bytes(l, 2));
-        vm().select();
-        end_with(l, cache::begin_delete(id, key), changed)
-    }
-}
-
-/// `purge(id)`
-unsafe extern "C-unwind" fn purge(l: *mut State) -> c_int {
-    // SAFETY: called by Lua.
-    unsafe {
-        api::check_phase(l, phase::WAIT);
-        let id = id(l);
-        vm().select();
-        end_with(l, cache::begin_purge(id), changed)
-    }
-}
-
-/// `purge_answers(id, kind, text)`: answers of routes; the kind is `"key"`, `"prefix"` or `"tag"`.
-unsafe extern "C-unwind" fn purge_answers(l: *mut State) -> c_int {
-    // SAFETY: called by Lua; the text is gone before anything raises.
-    unsafe {
-        api::check_phase(l, phase::WAIT);
-        let (id, kind, text) = (id(l), ffi::check_bytes(l, 2), ffi::check_bytes(l, 3));
-        vm().select();
-        let operation = {
-            let answers = match kind {
-                b"key" => Answers::Key(text.to_vec()),
-                b"prefix" => Answers::Prefix(text.to_vec()),
-                _ => Answers::Tagged(text.to_vec()),
-            };
-            cache::begin_purge_answers(id, &answers)
-        };
-        end_with(l, operation, changed)
-    }
-}
-
-unsafe extern "C-unwind" fn changed(l: *mut State) -> c_int {
-    // SAFETY: called by Lua as the continuation of a change.
-    unsafe {
-        let Some(operation) = taken(l) else { return 0 };
-        stamped(l, cache::end_change(operation))
     }
 }
 
@@ -455,19 +346,9 @@ unsafe extern "C-unwind" fn module(l: *mut State) -> c_int {
             l,
             &[
                 (c"open", open_cache),
+                (c"get", get),
                 (c"find", find),
                 (c"encode", encode),
-                (c"fill", fill),
-                (c"pass", pass),
-                (c"fail", fail),
-                (c"stale", stale),
-                (c"renew_lease", renew_lease),
-                (c"leave", leave),
-                (c"hand_over", hand_over),
-                (c"set", set),
-                (c"delete", delete),
-                (c"purge", purge),
-                (c"purge_answers", purge_answers),
                 (c"peek", peek),
                 (c"counters", counters),
                 (c"join", join),
@@ -479,6 +360,8 @@ unsafe extern "C-unwind" fn module(l: *mut State) -> c_int {
                 (c"guarded", cache_copies::guarded),
             ],
         );
+        ffi::register(l, &crate::api_cache_change::FUNCTIONS);
+        ffi::register(l, &crate::api_cache_flight::FUNCTIONS);
         crate::lib_scratch::run(l, include_str!("lib_cache.lua"), c"=phasor.cache", 1, 1);
     }
     1
@@ -487,5 +370,8 @@ unsafe extern "C-unwind" fn module(l: *mut State) -> c_int {
 /// Makes the module load on its first `require`.
 pub(crate) unsafe fn open(l: *mut State) {
     // SAFETY: called protected, while the state is opened.
-    unsafe { ffi::set_preload(l, c"phasor.cache", module) }
+    unsafe {
+        cache_copies::open(l);
+        ffi::set_preload(l, c"phasor.cache", module);
+    }
 }

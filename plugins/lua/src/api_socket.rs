@@ -7,16 +7,21 @@
 use crate::api;
 use crate::api_socket_options::{arguments, bad_port, options};
 use crate::api_socket_tls::Given;
-use crate::bindings::phasor::plugin::cosocket::{SocketError, Stream};
+use crate::bindings::phasor::plugin::cosocket::{Connecting, SocketError, Stream};
 use crate::bindings::phasor::plugin::operation::Operation;
 use crate::ffi::{self, CFunction, State};
 use crate::phase;
 use crate::vm::vm;
 use crate::wait;
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI32, AtomicPtr};
 
-const METATABLE: &CStr = c"phasor.socket";
-const METHODS: &CStr = c"phasor.socket.methods";
+/// The metatable of the userdata, and where the registry keeps it.
+static METATABLE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+static METATABLE_AT: AtomicI32 = AtomicI32::new(0);
+/// Where the registry keeps the methods.
+static METHODS_AT: AtomicI32 = AtomicI32::new(0);
 
 /// What a `receive` under way wants.
 #[derive(Clone, Copy)]
@@ -27,6 +32,8 @@ pub(crate) enum Wanted {
     Exactly(usize),
     /// Up to the pattern, or so many bytes of it.
     Until(Option<usize>),
+    /// An item of Redis' protocol.
+    Item,
 }
 
 /// A socket of Lua.
@@ -78,11 +85,9 @@ pub(crate) fn text(error: SocketError, busy: &str) -> Vec<u8> {
 pub(crate) unsafe fn socket(l: *mut State) -> &'static mut Socket {
     // SAFETY: the userdata is kept by its table.
     unsafe {
-        ffi::luaL_checktype(l, 1, ffi::TTABLE);
-        ffi::lua_rawgeti(l, 1, 1);
-        let place: *mut Socket = ffi::luaL_testudata(l, -1, METATABLE.as_ptr()).cast();
-        ffi::pop(l, 1);
+        let place: *mut Socket = ffi::phasor_object(l, METATABLE.load(Relaxed)).cast();
         if place.is_null() {
+            ffi::luaL_checktype(l, 1, ffi::TTABLE);
             ffi::arg_error(l, 1, c"no socket")
         }
         if (*place).owner != owner() {
@@ -102,13 +107,14 @@ unsafe extern "C-unwind" fn tcp(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         api::check_phase(l, phase::WAIT);
-        push(l, None, METHODS);
+        push(l, None, METHODS_AT.load(Relaxed));
     }
     1
 }
 
-/// Pushes a socket with these methods: an open one of the client's side, or one that is to connect.
-pub(crate) unsafe fn push(l: *mut State, downstream: Option<Stream>, methods: &CStr) {
+/// Pushes a socket with the methods that the registry keeps there: an open one of the client's side, or
+/// one that is to connect.
+pub(crate) unsafe fn push(l: *mut State, downstream: Option<Stream>, methods: c_int) {
     // SAFETY: the memory is written before it gets its metatable.
     unsafe {
         let usual = vm().program.cosocket;
@@ -135,12 +141,10 @@ pub(crate) unsafe fn push(l: *mut State, downstream: Option<Stream>, methods: &C
             read_closed: false,
             write_closed: false,
         });
-        if ffi::luaL_newmetatable(l, METATABLE.as_ptr()) != 0 {
-            ffi::register(l, &[(c"__gc", collect)]);
-        }
+        ffi::push_reference(l, METATABLE_AT.load(Relaxed));
         ffi::lua_setmetatable(l, -2);
         ffi::lua_rawseti(l, -2, 1);
-        ffi::luaL_getsubtable(l, ffi::REGISTRY, methods.as_ptr());
+        ffi::push_reference(l, methods);
         ffi::lua_setmetatable(l, -2);
     }
 }
@@ -197,12 +201,33 @@ unsafe extern "C-unwind" fn connect(l: *mut State) -> c_int {
         let options = options(l, table, s);
         let host = String::from_utf8_lossy(host).into_owned();
         vm().select();
-        let operation = Stream::begin_connect(&host, port, &options);
+        let begun = Stream::begin_connect(&host, port, &options);
         drop(host);
         drop(options);
-        let operation = s.connecting.insert(operation);
-        wait::operation(l, operation, 0, connected)
+        match begun {
+            Connecting::Now(result) => connect_ended(l, s, result),
+            Connecting::Later(operation) => {
+                let operation = s.connecting.insert(operation);
+                wait::begun(l, operation, 0, connected)
+            }
+        }
     }
+}
+
+unsafe fn connect_ended(
+    l: *mut State,
+    s: &mut Socket,
+    result: Result<Stream, SocketError>,
+) -> c_int {
+    // SAFETY: pushes the results.
+    unsafe {
+        match result {
+            Ok(stream) => s.stream = Some(stream),
+            Err(e) => return ffi::nil_error(l, &text(e, "socket busy connecting")),
+        }
+        ffi::lua_pushnumber(l, 1.0);
+    }
+    1
 }
 
 unsafe extern "C-unwind" fn connected(l: *mut State) -> c_int {
@@ -214,13 +239,8 @@ unsafe extern "C-unwind" fn connected(l: *mut State) -> c_int {
         };
         // The stream becomes this exchange's.
         vm().select();
-        match Stream::end_connect(operation) {
-            Ok(stream) => s.stream = Some(stream),
-            Err(e) => return ffi::nil_error(l, &text(e, "socket busy connecting")),
-        }
-        ffi::lua_pushnumber(l, 1.0);
+        connect_ended(l, s, Stream::end_connect(operation))
     }
-    1
 }
 
 unsafe extern "C-unwind" fn close(l: *mut State) -> c_int {
@@ -316,9 +336,7 @@ unsafe extern "C-unwind" fn setkeepalive(l: *mut State) -> c_int {
             return ffi::nil_error(l, b"closed");
         };
         s.close();
-        let result = stream.keep_alive(idle, size);
-        drop(stream);
-        if let Err(e) = result {
+        if let Err(e) = Stream::keep_alive(stream, idle, size) {
             return ffi::nil_error(l, &text(e, "socket busy"));
         }
         ffi::lua_pushnumber(l, 1.0);
@@ -359,7 +377,13 @@ pub(crate) unsafe fn open(l: *mut State) {
     ];
     // SAFETY: called while the libraries are opened.
     unsafe {
-        ffi::luaL_getsubtable(l, ffi::REGISTRY, METHODS.as_ptr());
+        ffi::lua_createtable(l, 0, 1);
+        ffi::register(l, &[(c"__gc", collect)]);
+        METATABLE.store(ffi::lua_topointer(l, -1).cast_mut(), Relaxed);
+        METATABLE_AT.store(ffi::reference(l), Relaxed);
+        ffi::lua_createtable(l, 0, 24);
+        ffi::lua_pushvalue(l, -1);
+        METHODS_AT.store(ffi::reference(l), Relaxed);
         ffi::register(l, &methods);
         crate::api_socket_io::register(l);
         crate::api_socket_request::open(l);

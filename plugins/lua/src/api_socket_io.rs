@@ -27,16 +27,38 @@ pub(crate) unsafe extern "C-unwind" fn send(l: *mut State) -> c_int {
         if s.writing.is_none() && (s.stream.is_none() || s.write_closed) {
             return ffi::nil_error(l, b"closed");
         }
-        let bytes = flatten_argument(l);
-        if s.writing.is_some() {
-            return ffi::nil_error(l, b"socket busy writing");
-        }
-        let Some(stream) = s.stream.as_ref().filter(|_| !s.write_closed) else {
-            return ffi::nil_error(l, b"closed");
+        let begun = if ffi::lua_type(l, 2) == ffi::TSTRING {
+            begin_send(s, ffi::to_bytes(l, 2).unwrap_or_default())
+        } else {
+            begin_send(s, &flatten_argument(l))
         };
-        let count = c_int::try_from(bytes.len()).unwrap_or(c_int::MAX);
-        let begun = stream.begin_send(&bytes, s.send_timeout);
-        drop(bytes);
+        sending(l, s, begun)
+    }
+}
+
+/// What is on its way and how much it is, or why it is not.
+type Begun = Result<(Sending, usize), &'static [u8]>;
+
+/// Begins to send.
+pub(crate) fn begin_send(s: &Socket, bytes: &[u8]) -> Begun {
+    if s.writing.is_some() {
+        return Err(b"socket busy writing");
+    }
+    let Some(stream) = s.stream.as_ref().filter(|_| !s.write_closed) else {
+        return Err(b"closed");
+    };
+    Ok((stream.begin_send(bytes, s.send_timeout), bytes.len()))
+}
+
+/// Waits if need be; the socket is argument 1. What was sent is gone: a wait runs no destructors.
+pub(crate) unsafe fn sending(l: *mut State, s: &mut Socket, begun: Begun) -> c_int {
+    // SAFETY: called by Lua.
+    unsafe {
+        let (begun, count) = match begun {
+            Ok(begun) => begun,
+            Err(why) => return ffi::nil_error(l, why),
+        };
+        let count = c_int::try_from(count).unwrap_or(c_int::MAX);
         match begun {
             Sending::Now(result) => send_ended(l, s, result, count),
             Sending::Later(operation) => {
@@ -44,7 +66,7 @@ pub(crate) unsafe extern "C-unwind" fn send(l: *mut State) -> c_int {
                 ffi::lua_settop(l, 1);
                 ffi::lua_pushnumber(l, f64::from(count));
                 let operation = s.writing.insert(operation);
-                wait::operation(l, operation, 0, sent)
+                wait::begun(l, operation, 0, sent)
             }
         }
     }
@@ -132,7 +154,7 @@ impl Socket {
     /// earlier piece is not searched again: a long line in small pieces costs no more than its bytes.
     fn found(&mut self) -> Option<(usize, usize)> {
         let found = self.look();
-        if found.is_none() {
+        if found.is_none() && self.item().is_none() {
             self.searched = self.unread().len();
         }
         found
@@ -152,7 +174,22 @@ impl Socket {
             }),
             Wanted::Exactly(n) => (unread.len() >= n).then_some((n, n)),
             Wanted::Until(size) => self.found_until(unread, size),
+            Wanted::Item => {
+                let (at, taken) = self.item()?;
+                (unread.len() >= taken).then_some((at, taken))
+            }
         }
+    }
+
+    /// Of an item whose line is there: the line's length, and that of all of it.
+    fn item(&self) -> Option<(usize, usize)> {
+        if !matches!(self.wanted, Wanted::Item) {
+            return None;
+        }
+        let unread = self.unread();
+        let at = self.searched + memchr::memchr(b'\n', unread.get(self.searched..)?)?;
+        let rest = crate::lib_resp::extent(unread.get(..at)?);
+        Some((at, rest.saturating_add(at + 1)))
     }
 
     fn found_until(&self, unread: &[u8], size: Option<usize>) -> Option<(usize, usize)> {
@@ -215,6 +252,11 @@ unsafe fn drive(l: *mut State, s: &mut Socket) -> c_int {
                     ffi::lua_pushboolean(l, 1);
                     ffi::lua_replace(l, ffi::upvalue_index(3));
                 }
+                if matches!(s.wanted, Wanted::Item) {
+                    let results = crate::lib_resp::push_item(l, &s.unread()[..taken], n);
+                    s.consume(taken);
+                    return results;
+                }
                 push_unread(l, s, n, taken);
                 return 1;
             }
@@ -223,6 +265,10 @@ unsafe fn drive(l: *mut State, s: &mut Socket) -> c_int {
             };
             let most = match s.wanted {
                 Wanted::Exactly(n) => n.saturating_sub(s.unread().len()).max(READ),
+                Wanted::Item => {
+                    let whole = s.item().map_or(0, |(_, whole)| whole);
+                    whole.saturating_sub(s.unread().len()).max(READ)
+                }
                 Wanted::Line | Wanted::All | Wanted::Any(_) | Wanted::Until(_) => READ,
             };
             let most = u32::try_from(most).unwrap_or(u32::MAX);
@@ -230,7 +276,7 @@ unsafe fn drive(l: *mut State, s: &mut Socket) -> c_int {
                 Receiving::Now(result) => result,
                 Receiving::Later(operation) if wait::can_wait(l) => {
                     let operation = s.reading.insert(operation);
-                    return wait::operation(l, operation, 0, received);
+                    return wait::begun(l, operation, 0, received);
                 }
                 Receiving::Later(operation) => Stream::end_receive(operation),
             };
@@ -298,6 +344,10 @@ unsafe fn failed(l: *mut State, s: &mut Socket, error: SocketError) -> c_int {
         }
         ffi::lua_pushnil(l);
         ffi::push_bytes(l, &text(error, "socket busy reading"));
+        if timeout && matches!(s.wanted, Wanted::Item) {
+            // The rest of it may come yet.
+            return 2;
+        }
         push_unread(l, s, unread, unread);
         if !timeout {
             s.end_reading();
@@ -307,7 +357,7 @@ unsafe fn failed(l: *mut State, s: &mut Socket, error: SocketError) -> c_int {
 }
 
 /// What may begin: one reader, on a socket that is or was connected.
-unsafe fn begin(l: *mut State, s: &mut Socket, wanted: Wanted) -> c_int {
+pub(crate) unsafe fn begin(l: *mut State, s: &mut Socket, wanted: Wanted) -> c_int {
     // SAFETY: as `drive`.
     unsafe {
         if s.reading.is_some() {

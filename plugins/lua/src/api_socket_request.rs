@@ -12,10 +12,12 @@ use crate::phase;
 use crate::vm::vm;
 use crate::wait;
 use std::ffi::{CStr, c_int};
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::Relaxed;
 
-/// Methods of the body's socket, and of the whole connection's.
-const BODY: &CStr = c"phasor.socket.body";
-const RAW: &CStr = c"phasor.socket.raw";
+/// Where the registry keeps the methods of the body's socket, and of the whole connection's.
+static BODY: AtomicI32 = AtomicI32::new(0);
+static RAW: AtomicI32 = AtomicI32::new(0);
 
 /// HTTP/1.0 and HTTP/2 as the host numbers them.
 const HTTP_10: u8 = 10;
@@ -68,7 +70,7 @@ unsafe fn body(l: *mut State, job: &mut Job) -> c_int {
         }
         vm().select();
         match downstream::body() {
-            Ok(stream) => push(l, Some(stream), BODY),
+            Ok(stream) => push(l, Some(stream), BODY.load(Relaxed)),
             Err(DownstreamError::Taken) => {
                 return ffi::nil_error(l, b"request body already exists");
             }
@@ -132,7 +134,7 @@ unsafe extern "C-unwind" fn taken(l: *mut State) -> c_int {
         };
         vm().select();
         match downstream::end_take(operation) {
-            Ok(stream) => push(l, Some(stream), RAW),
+            Ok(stream) => push(l, Some(stream), RAW.load(Relaxed)),
             Err(error) => return ffi::nil_error(l, text(error)),
         }
         job.raw = true;
@@ -153,13 +155,13 @@ pub(crate) unsafe fn open(l: *mut State) {
     ];
     // SAFETY: called while the libraries are opened.
     unsafe {
-        for (name, methods) in [(BODY, &methods[..2]), (RAW, &methods[..])] {
-            ffi::luaL_getsubtable(l, ffi::REGISTRY, name.as_ptr());
+        for (at, methods) in [(&BODY, &methods[..2]), (&RAW, &methods[..])] {
+            ffi::lua_createtable(l, 0, 8);
             ffi::register(l, methods);
             crate::api_socket_io::register(l);
             ffi::lua_pushvalue(l, -1);
             ffi::lua_setfield(l, -2, c"__index".as_ptr());
-            ffi::pop(l, 1);
+            at.store(ffi::reference(l), Relaxed);
         }
     }
 }

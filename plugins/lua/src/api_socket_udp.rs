@@ -204,7 +204,7 @@ unsafe extern "C-unwind" fn receive(l: *mut State) -> c_int {
             Receiving::Now(result) => push(l, result),
             Receiving::Later(operation) => {
                 let operation = s.receiving.insert(operation);
-                wait::operation(l, operation, 0, received)
+                wait::begun(l, operation, 0, received)
             }
         }
     }

@@ -7,20 +7,23 @@ use std::ffi::c_int;
 /// How deep tables in `send` may be nested.
 const DEPTH: u32 = 64;
 
+fn append(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Bad> {
+    if !crate::alloc::make_room(out, bytes.len()) {
+        return Err(Bad::Memory);
+    }
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
 /// Appends a value as `send` writes it; else what is wrong with it.
 unsafe fn flatten(l: *mut State, index: c_int, out: &mut Vec<u8>, depth: u32) -> Result<(), Bad> {
-    // SAFETY: a number is converted on a copy.
+    // SAFETY: a string lies on the stack while it is read.
     unsafe {
         match ffi::lua_type(l, index) {
-            ffi::TSTRING | ffi::TNUMBER => {
-                ffi::lua_pushvalue(l, index);
-                let bytes = ffi::to_bytes(l, -1).unwrap_or_default();
-                let fits = crate::alloc::make_room(out, bytes.len());
-                if fits {
-                    out.extend_from_slice(bytes);
-                }
-                ffi::pop(l, 1);
-                if fits { Ok(()) } else { Err(Bad::Memory) }
+            ffi::TSTRING => append(out, ffi::to_bytes(l, index).unwrap_or_default()),
+            ffi::TNUMBER => {
+                let number = ffi::lua_tonumberx(l, index, std::ptr::null_mut());
+                ffi::with_number_text(number, |text| append(out, text))
             }
             ffi::TNIL => {
                 out.extend_from_slice(b"nil");

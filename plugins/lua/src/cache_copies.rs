@@ -9,9 +9,13 @@
 
 use crate::bindings::phasor::plugin::cache;
 use crate::ffi::{self, State};
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI32, AtomicPtr};
 
-const TYPE: &CStr = c"phasor.copies";
+/// The metatable, and where the registry keeps it.
+static METATABLE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+static METATABLE_AT: AtomicI32 = AtomicI32::new(0);
 /// Stands for nil, which a table cannot hold.
 static NONE: u8 = 0;
 
@@ -79,9 +83,7 @@ pub(crate) unsafe extern "C-unwind" fn new(l: *mut State) -> c_int {
             free: Vec::new(),
             guard: None,
         });
-        if ffi::luaL_newmetatable(l, TYPE.as_ptr()) != 0 {
-            ffi::register(l, &[(c"__gc", collect)]);
-        }
+        ffi::push_reference(l, METATABLE_AT.load(Relaxed));
         ffi::lua_setmetatable(l, -2);
         ffi::lua_createtable(l, 0, 0);
         ffi::lua_setuservalue(l, -2);
@@ -113,8 +115,31 @@ unsafe extern "C-unwind" fn collect(l: *mut State) -> c_int {
 }
 
 unsafe fn this<'a>(l: *mut State) -> &'a mut Copies {
-    // SAFETY: called by Lua; `luaL_checkudata` raises for anything else.
-    unsafe { &mut *ffi::luaL_checkudata(l, 1, TYPE.as_ptr()).cast() }
+    // SAFETY: called by Lua; the metatable is that of copies only.
+    unsafe {
+        let place: *mut Copies = ffi::phasor_self(l, METATABLE.load(Relaxed)).cast();
+        if place.is_null() {
+            ffi::arg_error(l, 1, c"no copies")
+        }
+        &mut *place
+    }
+}
+
+/// Makes the metatable.
+pub(crate) unsafe fn open(l: *mut State) {
+    // SAFETY: called while the libraries are opened.
+    unsafe {
+        ffi::lua_createtable(l, 0, 1);
+        ffi::register(l, &[(c"__gc", collect)]);
+        METATABLE.store(ffi::lua_topointer(l, -1).cast_mut(), Relaxed);
+        METATABLE_AT.store(ffi::reference(l), Relaxed);
+    }
+}
+
+/// Whose copies are argument 1.
+pub(crate) unsafe fn cache_of(l: *mut State) -> u32 {
+    // SAFETY: as `this`.
+    unsafe { this(l).id }
 }
 
 /// The place of the key at index 2; the table of values is left on the top.
@@ -138,8 +163,23 @@ unsafe fn find(l: *mut State) -> Option<usize> {
 pub(crate) unsafe extern "C-unwind" fn lookup(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
-        let copies = this(l);
         ffi::check_bytes(l, 2);
+        ffi::lua_settop(l, 2);
+        ffi::lua_pushboolean(l, 1);
+        if push_copy(l) {
+            return 2;
+        }
+        ffi::lua_pushboolean(l, 0);
+    }
+    1
+}
+
+/// Pushes the copy of the key at index 2; false, and nothing, when there is no good one.
+pub(crate) unsafe fn push_copy(l: *mut State) -> bool {
+    // SAFETY: called by Lua.
+    unsafe {
+        let copies = this(l);
+        let top = ffi::lua_gettop(l);
         if let Some(at) = find(l)
             && let Some(&Place {
                 slot,
@@ -154,21 +194,21 @@ pub(crate) unsafe extern "C-unwind" fn lookup(l: *mut State) -> c_int {
                     copies.unlink(at);
                     copies.link(at);
                 }
-                ffi::lua_pushboolean(l, 1);
-                ffi::lua_rawgeti(l, -2, index(at) - 1);
+                ffi::lua_rawgeti(l, -1, index(at) - 1);
                 if ffi::lua_type(l, -1) == ffi::TLIGHTUSERDATA
                     && ffi::lua_touserdata(l, -1) == none()
                 {
                     ffi::pop(l, 1);
                     ffi::lua_pushnil(l);
                 }
-                return 2;
+                ffi::lua_replace(l, top + 1);
+                return true;
             }
             drop_place(l, copies, at);
         }
-        ffi::lua_pushboolean(l, 0);
+        ffi::lua_settop(l, top);
+        false
     }
-    1
 }
 
 /// Takes a place out of the ring and the table of values, which is on the top.
@@ -209,15 +249,30 @@ unsafe fn stamp(l: *mut State, at: c_int) -> (u32, u64, u64) {
 pub(crate) unsafe extern "C-unwind" fn keep(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
-        let copies = this(l);
         ffi::check_bytes(l, 2);
         let (slot, version, until) = stamp(l, 4);
+        keep_value(l, 3, slot, version, until);
+    }
+    0
+}
+
+/// Keeps the value at an index, or forgets.
+pub(crate) unsafe fn keep_value(l: *mut State, value: c_int, slot: u32, version: u64, until: u64) {
+    // SAFETY: called by Lua with copies and a key as the first arguments.
+    unsafe {
+        let copies = this(l);
+        let forgets = until == 0 || copies.limit == 0;
+        if forgets && copies.places.len() <= 1 {
+            return;
+        }
+        let top = ffi::lua_gettop(l);
         let known = find(l);
-        if until == 0 || copies.limit == 0 {
+        if forgets {
             if let Some(at) = known {
                 drop_place(l, copies, at);
             }
-            return 0;
+            ffi::lua_settop(l, top);
+            return;
         }
         let at = match known {
             Some(at) => at,
@@ -225,18 +280,18 @@ pub(crate) unsafe extern "C-unwind" fn keep(l: *mut State) -> c_int {
         };
         // Should Lua raise, the place has no copy that could pass for a good one.
         copies.places[at].until = 0;
-        if ffi::lua_type(l, 3) <= ffi::TNIL {
+        if ffi::lua_type(l, value) <= ffi::TNIL {
             ffi::lua_pushlightuserdata(l, none());
         } else {
-            ffi::lua_pushvalue(l, 3);
+            ffi::lua_pushvalue(l, value);
         }
         ffi::lua_rawseti(l, -2, index(at) - 1);
         copies.unlink(at);
         copies.link(at);
         let place = &mut copies.places[at];
         (place.slot, place.version, place.until) = (slot, version, until);
+        ffi::lua_settop(l, top);
     }
-    0
 }
 
 /// A place for the key at index 2, out of the ring: a free one, a new one, or that of what was used

@@ -25,18 +25,21 @@ pub(crate) unsafe fn time(l: *mut State, idx: c_int, name: &CStr) -> Option<u64>
     }
 }
 
+/// All as the configuration says.
+const NOTHING_SAID: Options = Options {
+    ttl: None,
+    negative_ttl: None,
+    stale: None,
+    retry: None,
+    wait: None,
+};
+
 /// The options of the table at `idx`, if there is one.
 pub(crate) unsafe fn options(l: *mut State, idx: c_int) -> Options {
     // SAFETY: called by Lua.
     unsafe {
         if ffi::lua_type(l, idx) <= ffi::TNIL {
-            return Options {
-                ttl: None,
-                negative_ttl: None,
-                stale: None,
-                retry: None,
-                wait: None,
-            };
+            return NOTHING_SAID;
         }
         ffi::luaL_checktype(l, idx, ffi::TTABLE);
         Options {

@@ -1,14 +1,14 @@
 -- `phasor.cache`: a tiered cache of the configuration. `get` looks into this VM's own copies, then
 -- into the process and the levels behind it, then asks the callback, once for all who want the key.
 local host = ...
-local find, lookup, keep, encode, fill, leave =
-    host.find, host.lookup, host.keep, host.encode, host.fill, host.leave
+local look, find, lookup, keep, encode, fill, leave =
+    host.get, host.find, host.lookup, host.keep, host.encode, host.fill, host.leave
 local type, error, pcall, xpcall, tostring, setmetatable =
     type, error, pcall, xpcall, tostring, setmetatable
 local traceback, random, format = debug.traceback, math.random, string.format
 local spawn, wait = ngx.thread.spawn, ngx.thread.wait
 
-local LEVELS = { "memory", "disk", "redis", "callback" }
+local LEVELS = { [0] = "instance", "memory", "disk", "redis", "callback" }
 local FOR_EVER = { ttl = 0 }
 local OPTIONS = {
     ttl = true, negative_ttl = true, stale = true, retry = true, wait = true, background = true,
@@ -45,8 +45,11 @@ local function check_options(opts)
     end
 end
 
--- The number and the copies of a cache; what `init` opens is opened again where it is used.
+-- The copies and the number of a cache; what `init` opens is opened again where it is used.
 local function ready(self)
+    if self.copies then
+        return self.copies, self.id
+    end
     local id, items, lasting = host.open(self.name)
     if not id then
         error("cache \"" .. self.name .. "\": " .. items, 3)
@@ -95,27 +98,8 @@ local function place_of(self, id, copies, key)
     return host.join({ "phasor.value", self.namespace, now, key })
 end
 
--- find(key, opts, force, shape): a flight, or nil, value, error, level, stale. `shape` makes of a
--- value what this VM keeps of it.
-function Cache:find(key, opts, force, shape)
-    key = key_of(key)
-    local copies, id = self.copies, self.id
-    if not copies then
-        copies, id = ready(self)
-    elseif not force then
-        local hit, value = lookup(copies, key)
-        if hit then
-            return nil, value, nil, "instance", false
-        end
-    end
-    if opts ~= nil then
-        check_options(opts)
-    end
-    local place, wrong = place_of(self, id, copies, key)
-    if not place then
-        return nil, nil, wrong
-    end
-    local state, value, level, stale, slot, version, expires = find(id, place, force, opts)
+-- What `find` makes of what the host has found for a key.
+local function seen(copies, key, shape, id, place, force, opts, state, value, level, stale, slot, version, expires)
     if state == "malformed" and not force then
         state, value, level, stale, slot, version, expires = find(id, place, true, opts)
     end
@@ -136,6 +120,29 @@ function Cache:find(key, opts, force, shape)
     -- What is stale is said to be so each time.
     keep(copies, key, value, slot, version, stale and 0 or expires)
     return nil, value, nil, LEVELS[level], stale
+end
+
+-- find(key, opts, force, shape): a flight, or nil, value, error, level, stale. `shape` makes of a
+-- value what this VM keeps of it.
+function Cache:find(key, opts, force, shape)
+    key = key_of(key)
+    local copies, id = self.copies, self.id
+    if not copies then
+        copies, id = ready(self)
+    elseif not force then
+        local hit, value = lookup(copies, key)
+        if hit then
+            return nil, value, nil, "instance", false
+        end
+    end
+    if opts ~= nil then
+        check_options(opts)
+    end
+    local place, wrong = place_of(self, id, copies, key)
+    if not place then
+        return nil, nil, wrong
+    end
+    return seen(copies, key, shape, id, place, force, opts, find(id, place, force, opts))
 end
 
 -- Stores the value and gives it to all who wait. Gives what this VM keeps of it, or nil and why; then
@@ -258,11 +265,7 @@ local function meanwhile(flight, seconds)
     return state == "hit" and (left == nil or left > -seconds), value, stale
 end
 
-local function fetch(self, key, opts, force, callback, ...)
-    local flight, value, err, level, stale = self:find(key, opts, force)
-    if not flight then
-        return value, err, level, stale
-    end
+local function fly(flight, opts, force, callback, ...)
     if callback == nil then
         flight:leave()
         return nil
@@ -276,19 +279,41 @@ local function fetch(self, key, opts, force, callback, ...)
     return land(flight, xpcall(callback, traceback, ...))
 end
 
+local function fetch(self, key, opts, force, callback, ...)
+    local flight, value, err, level, stale = self:find(key, opts, force)
+    if not flight then
+        return value, err, level, stale
+    end
+    return fly(flight, opts, force, callback, ...)
+end
+
 -- get(key, opts, callback, ...): value, error, level, stale. The callback gives value, error, ttl.
 function Cache:get(key, opts, callback, ...)
+    if callback ~= nil and type(callback) ~= "function" then
+        error("bad callback, function expected, got " .. type(callback), 2)
+    end
     local copies = self.copies
-    if copies and type(key) == "string" then
+    if not copies or self.namespace or type(key) ~= "string" then
+        return fetch(self, key, opts, false, callback, ...)
+    elseif opts ~= nil then
         local hit, value = lookup(copies, key)
         if hit then
             return value, nil, "instance", false
         end
+        check_options(opts)
     end
-    if callback ~= nil and type(callback) ~= "function" then
-        error("bad callback, function expected, got " .. type(callback), 2)
+    -- Most calls end here: one call of the host, whichever level has it.
+    local state, value, level, stale = look(copies, key, opts)
+    if state == true then
+        return value, nil, LEVELS[level], stale
     end
-    return fetch(self, key, opts, false, callback, ...)
+    local flight, err
+    flight, value, err, level, stale =
+        seen(copies, key, nil, self.id, key, false, opts, state, value, level, stale)
+    if not flight then
+        return value, err, level, stale
+    end
+    return fly(flight, opts, false, callback, ...)
 end
 
 -- Asks the callback although a value is there.
@@ -306,7 +331,7 @@ function Cache:get_bulk(keys, opts, callback, concurrency)
         error("bad keys, table expected, got " .. type(keys), 2)
     end
     local found, missing, at = {}, {}, 0
-    local copies = self.copies or ready(self)
+    local copies = ready(self)
     for i = 1, #keys do
         local hit, value = lookup(copies, key_of(keys[i]))
         if hit then
@@ -341,10 +366,7 @@ end
 -- below 0 it is over.
 function Cache:peek(key, stale)
     key = key_of(key)
-    local copies, id = self.copies, self.id
-    if not copies then
-        copies, id = ready(self)
-    end
+    local copies, id = ready(self)
     local place, wrong = place_of(self, id, copies, key)
     if not place then
         return nil, wrong
@@ -363,10 +385,7 @@ function Cache:set(key, value, opts, shape)
         check_options(opts)
     end
     local bytes = encode(value)
-    local copies, id = self.copies, self.id
-    if not copies then
-        copies, id = ready(self)
-    end
+    local copies, id = ready(self)
     keep(copies, key)
     local place, wrong = place_of(self, id, copies, key)
     if not place then
@@ -389,10 +408,7 @@ end
 
 function Cache:delete(key)
     key = key_of(key)
-    local copies, id = self.copies, self.id
-    if not copies then
-        copies, id = ready(self)
-    end
+    local copies, id = ready(self)
     keep(copies, key)
     local place, wrong = place_of(self, id, copies, key)
     if not place then
@@ -407,10 +423,7 @@ end
 
 -- Empties this cache, or this name space of it, and no other.
 function Cache:purge()
-    local copies, id = self.copies, self.id
-    if not copies then
-        copies, id = ready(self)
-    end
+    local copies, id = ready(self)
     local slot, version
     if self.namespace then
         local name = host.join({ "phasor.namespace", self.namespace })
@@ -437,11 +450,7 @@ function Cache:purge_answers(which)
     if not ANSWERS[kind] or type(text) ~= "string" or next(which, kind) ~= nil then
         error("bad answers, table with one of key, prefix and tag expected", 2)
     end
-    local id = self.id
-    if not id then
-        local _
-        _, id = ready(self)
-    end
+    local _, id = ready(self)
     local slot, err = host.purge_answers(id, kind, text)
     if not slot then
         return nil, err
@@ -451,11 +460,7 @@ end
 
 -- What was counted since the process started, by name.
 function Cache:counters()
-    local id = self.id
-    if not id then
-        local _
-        _, id = ready(self)
-    end
+    local _, id = ready(self)
     return host.counters(id)
 end
 

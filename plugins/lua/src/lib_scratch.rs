@@ -38,13 +38,18 @@ static SCRATCH: Single<Vec<u8>> = Single::new(Vec::new());
 /// Lets `fill` write into the reused buffer, and pushes what it wrote. `fill` must not call Lua
 /// functions that can raise or that come back here.
 pub(crate) unsafe fn push_built(l: *mut ffi::State, fill: impl FnOnce(&mut Vec<u8>)) {
+    with_built(fill);
+    ffi::push_bytes(l, &*SCRATCH.get());
+}
+
+/// Lets `work` write into the reused buffer and do with it what it will, as of `push_built`.
+pub(crate) unsafe fn with_built<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     let buffer = &mut *SCRATCH.get();
     if buffer.capacity() > KEEP {
         *buffer = Vec::new();
     }
     buffer.clear();
-    fill(buffer);
-    ffi::push_bytes(l, buffer);
+    work(buffer)
 }
 
 /// As `push_built`, but pushes nil when `fill` gives false.

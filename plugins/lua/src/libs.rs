@@ -82,6 +82,7 @@ unsafe fn open_ngx(l: *mut State) {
         crate::api_shared::open(l);
         crate::shared_entry::open(l);
         crate::api_redis::open(l);
+        crate::lib_resp::open(l);
         crate::api_cache::open(l);
         crate::api_lock::open(l);
         crate::api_http::open(l);

@@ -205,6 +205,19 @@ pub(crate) unsafe fn operation(
         if operation.ready() {
             return k(l);
         }
+        begun(l, operation, context, k)
+    }
+}
+
+/// As `operation`, of one that was not over when it began, a moment ago: the host need not be asked.
+pub(crate) unsafe fn begun(
+    l: *mut State,
+    operation: &operation::Operation,
+    context: c_int,
+    k: CFunction,
+) -> c_int {
+    // SAFETY: `l` is the running coroutine.
+    unsafe {
         let vm = vm();
         if !can_wait(l) {
             let results = k(l);
@@ -239,7 +252,20 @@ pub(crate) unsafe fn end_with(
     // SAFETY: `l` is the running coroutine.
     unsafe {
         ffi::lua_settop(l, 0);
+        end_behind(l, operation, k)
+    }
+}
+
+/// As `end_with`, and what is on the stack stays behind the userdata.
+pub(crate) unsafe fn end_behind(
+    l: *mut State,
+    operation: operation::Operation,
+    k: CFunction,
+) -> c_int {
+    // SAFETY: `l` is the running coroutine.
+    unsafe {
         let place = crate::api_body::push_operation(l, operation);
+        ffi::lua_insert(l, 1);
         // Until it is `taken`: should the task be ended while it waits, so is the operation.
         if let Some(task) = vm().current() {
             task.pending = place;

@@ -110,14 +110,7 @@ func Connect(ctx context.Context, network, target string, options Options) (*Con
 	if err != nil {
 		return nil, err
 	}
-	lowered := options.lower()
-	result, err := wait.Call(ctx,
-		func() witTypes.Result[*host.Stream, host.SocketError] {
-			return host.StreamConnect(name, port, lowered)
-		},
-		func() *host.Operation { return host.StreamBeginConnect(name, port, lowered) },
-		host.StreamEndConnect,
-	)
+	result, err := connect(ctx, name, port, options.lower())
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +121,26 @@ func Connect(ctx context.Context, network, target string, options Options) (*Con
 	return &Conn{conn, conn}, nil
 }
 
+type connected = witTypes.Result[*host.Stream, host.SocketError]
+
+// In one call when nothing else could run meanwhile, else begun and ended.
+func connect(ctx context.Context, name string, port uint16, options host.ConnectOptions) (connected, error) {
+	if err := ctx.Err(); err != nil {
+		return connected{}, err
+	}
+	if wait.Alone() {
+		return host.StreamConnect(name, port, options), nil
+	}
+	begun := host.StreamBeginConnect(name, port, options)
+	if begun.Tag() == host.ConnectingNow {
+		return begun.Now(), nil
+	}
+	if err := wait.For(ctx, begun.Later()); err != nil {
+		return connected{}, err
+	}
+	return host.StreamEndConnect(begun.Later()), nil
+}
+
 // KeepAlive puts the connection into its pool for at most so long (nothing: no limit of time); it is
 // not to be used any more. It fails if the peer closed or unread data waits. The size is for a pool
 // that is not there yet; 0 is the default.
@@ -135,7 +148,7 @@ func (c *Conn) KeepAlive(idle time.Duration, size uint32) error {
 	if !c.stream.Let() {
 		return net.ErrClosed
 	}
-	if result := c.stream.Host.KeepAlive(wait.Milliseconds(idle), size); result.IsErr() {
+	if result := host.StreamKeepAlive(c.stream.Host, wait.Milliseconds(idle), size); result.IsErr() {
 		return stream.Lift(result.Err(), net.ErrClosed)
 	}
 	return nil

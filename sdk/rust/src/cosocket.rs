@@ -101,14 +101,11 @@ impl Connect {
             backlog: self.backlog,
             local: self.local.as_deref(),
         };
-        let operation = host::Stream::begin_connect(&self.host, self.port, options);
-        Pending::new(operation, |operation| {
-            Ok(Stream {
-                host: host::Stream::end_connect(operation)?,
-                buffer: Vec::new(),
-                timeout: TIMEOUT,
-            })
-        })
+        let end = |operation| host::Stream::end_connect(operation).map(Stream::new);
+        match host::Stream::begin_connect(&self.host, self.port, options) {
+            host::Connecting::Now(result) => Pending::ready(result.map(Stream::new), end),
+            host::Connecting::Later(operation) => Pending::new(operation, end),
+        }
     }
 }
 
@@ -197,6 +194,14 @@ impl Stream {
         match self.host.begin_send(bytes, self.timeout) {
             host::Sending::Now(result) => Pending::ready(result, host::Stream::end_send),
             host::Sending::Later(operation) => Pending::new(operation, host::Stream::end_send),
+        }
+    }
+
+    fn new(host: host::Stream) -> Self {
+        Self {
+            host,
+            buffer: Vec::new(),
+            timeout: TIMEOUT,
         }
     }
 
@@ -296,7 +301,7 @@ impl Stream {
         if !self.buffer.is_empty() {
             return Err(SocketError::Other("unread data in buffer".into()));
         }
-        self.host.keep_alive(idle.map_or(0, milliseconds), 0)
+        host::Stream::keep_alive(self.host, idle.map_or(0, milliseconds), 0)
     }
 
     /// How often the connection came out of a pool.

@@ -20,7 +20,7 @@
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
@@ -29,8 +29,24 @@ use core::time::Duration;
 use crate::bindings::phasor::plugin::operation as host;
 use crate::timers;
 
+/// What is known of a call that has begun, without asking the host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// It has just begun, or the host has just said that it is not over.
+    Waits,
+    /// Nothing: somebody else polls it.
+    Nothing,
+    /// The host has said so, or it is the only one: ending it waits for it.
+    Over,
+}
+
+struct Call {
+    operation: host::Operation,
+    known: Cell<Known>,
+}
+
 /// What the running [`block_on`] has to wait for.
-struct Parked(RefCell<Vec<Rc<host::Operation>>>);
+struct Parked(RefCell<Vec<Rc<Call>>>);
 // SAFETY: a component instance has one thread.
 unsafe impl Sync for Parked {}
 static PARKED: Parked = Parked(RefCell::new(Vec::new()));
@@ -38,7 +54,7 @@ static PARKED: Parked = Parked(RefCell::new(Vec::new()));
 /// A call that has begun. Await it, or [`wait`](Self::wait) for it; dropping it cancels it.
 #[must_use = "dropping it cancels the call"]
 pub struct Pending<T> {
-    operation: Option<Rc<host::Operation>>,
+    call: Option<Rc<Call>>,
     end: fn(host::Operation) -> T,
     /// It was over when it began.
     value: Option<T>,
@@ -52,8 +68,9 @@ impl<T> core::fmt::Debug for Pending<T> {
 
 impl<T> Pending<T> {
     pub(crate) fn new(operation: host::Operation, end: fn(host::Operation) -> T) -> Self {
+        let known = Cell::new(Known::Waits);
         Self {
-            operation: Some(Rc::new(operation)),
+            call: Some(Rc::new(Call { operation, known })),
             end,
             value: None,
         }
@@ -62,7 +79,7 @@ impl<T> Pending<T> {
     /// Of a call that was over at once; `end` is never called.
     pub(crate) fn ready(value: T, end: fn(host::Operation) -> T) -> Self {
         Self {
-            operation: None,
+            call: None,
             end,
             value: Some(value),
         }
@@ -74,14 +91,17 @@ impl<T> Pending<T> {
     }
 }
 
+/// Nobody has to wait for it.
+fn leave(call: &Rc<Call>) {
+    let mut parked = PARKED.0.borrow_mut();
+    parked.retain(|parked| !Rc::ptr_eq(parked, call));
+}
+
 /// The call is cancelled now, not when the handler waits the next time.
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
-        if let Some(operation) = &self.operation {
-            PARKED
-                .0
-                .borrow_mut()
-                .retain(|parked| !Rc::ptr_eq(parked, operation));
+        if let Some(call) = &self.call {
+            leave(call);
         }
     }
 }
@@ -96,24 +116,26 @@ impl<T> Future for Pending<T> {
         if let Some(value) = self.value.take() {
             return Poll::Ready(value);
         }
-        let Some(operation) = self.operation.take() else {
+        let Some(call) = self.call.take() else {
             // Polled after its end: there is nothing more to come.
             return Poll::Pending;
         };
-        PARKED
-            .0
-            .borrow_mut()
-            .retain(|parked| !Rc::ptr_eq(parked, &operation));
-        if !operation.ready() {
-            PARKED.0.borrow_mut().push(operation.clone());
-            self.operation = Some(operation);
+        leave(&call);
+        let over = match call.known.replace(Known::Nothing) {
+            Known::Over => true,
+            Known::Waits => false,
+            Known::Nothing => call.operation.ready(),
+        };
+        if !over {
+            PARKED.0.borrow_mut().push(call.clone());
+            self.call = Some(call);
             return Poll::Pending;
         }
-        match Rc::try_unwrap(operation) {
-            Ok(operation) => Poll::Ready((self.end)(operation)),
+        match Rc::try_unwrap(call) {
+            Ok(call) => Poll::Ready((self.end)(call.operation)),
             // Somebody else's list holds it still; it is asked again.
-            Err(operation) => {
-                self.operation = Some(operation);
+            Err(call) => {
+                self.call = Some(call);
                 Poll::Pending
             }
         }
@@ -132,12 +154,26 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
             return value;
         }
         let parked = PARKED.0.take();
-        if parked.is_empty() {
+        match &parked[..] {
             // It waits for nothing that the host knows: the others go on, then it is asked again.
-            timers::sleep(Duration::from_millis(1));
-        } else {
-            let operations: Vec<&host::Operation> = parked.iter().map(Rc::as_ref).collect();
-            let _ready = host::wait_any(&operations);
+            [] => timers::sleep(Duration::from_millis(1)),
+            // Nothing else can be over before it.
+            [only] => only.known.set(Known::Over),
+            several => wait_any(several),
+        }
+    }
+}
+
+/// Lets the host wait for any, and keeps what it says of each.
+fn wait_any(parked: &[Rc<Call>]) {
+    let operations: Vec<_> = parked.iter().map(|call| &call.operation).collect();
+    let ready = host::wait_any(&operations);
+    for call in parked {
+        call.known.set(Known::Waits);
+    }
+    for place in ready {
+        if let Some(call) = parked.get(place as usize) {
+            call.known.set(Known::Over);
         }
     }
 }

@@ -1,8 +1,10 @@
 -- `resty.redis`: a Redis connection over a cosocket, RESP2. Any method is a command.
-local tcp, null = ngx.socket.tcp, ngx.null
+local resp = require "phasor.resp"
+local item, encode, send = resp.item, resp.encode, resp.send
+local tcp = ngx.socket.tcp
 local concat, remove, unpack = table.concat, table.remove, unpack
 local byte, sub = string.byte, string.sub
-local type, tostring, tonumber, pairs, select = type, tostring, tonumber, pairs, select
+local type, tostring, pairs, select = type, tostring, pairs, select
 local rawget, setmetatable = rawget, setmetatable
 
 local Redis = { _VERSION = "0.33" }
@@ -14,32 +16,35 @@ local blocking = { blpop = true, brpop = true }
 function Redis.new(_)
   local sock, err = tcp()
   if not sock then return nil, err end
-  return setmetatable({ _sock = sock, _subscribed = false, _channels = { subscribe = 0, psubscribe = 0 } }, meta)
+  -- All that is asked for with each command is there: what is not, is looked for among the commands.
+  return setmetatable({
+    _sock = sock, _subscribed = false, _pipeline = false, _module = false, _messages = false,
+  }, meta)
 end
 
 function Redis.set_timeout(self, milliseconds)
-  local sock = rawget(self, "_sock")
+  local sock = self._sock
   if not sock then error("not initialized", 2) end
   sock:settimeout(milliseconds)
 end
 
 function Redis.set_timeouts(self, connect, send, read)
-  local sock = rawget(self, "_sock")
+  local sock = self._sock
   if not sock then error("not initialized", 2) end
   sock:settimeouts(connect, send, read)
 end
 
 function Redis.connect(self, host, port, options)
-  local sock = rawget(self, "_sock")
+  local sock = self._sock
   if not sock then return nil, "not initialized" end
-  local unix = type(host) == "string" and sub(host, 1, 5) == "unix:"
+  local unix = type(port) ~= "number" and type(host) == "string" and sub(host, 1, 5) == "unix:"
   if unix then options = port end
   if options ~= nil and type(options) ~= "table" then
     return nil, "bad argument #3 opts: must be a table"
   end
   self._subscribed = false
-  self._channels = { subscribe = 0, psubscribe = 0 }
-  self._messages = nil
+  self._channels = nil
+  self._messages = false
   local ok, err
   if options and options.ssl and not options.pool then
     -- A connection without TLS, or to whoever it may be, must not come out of the pool.
@@ -63,20 +68,20 @@ function Redis.connect(self, host, port, options)
 end
 
 function Redis.set_keepalive(self, ...)
-  local sock = rawget(self, "_sock")
+  local sock = self._sock
   if not sock then return nil, "not initialized" end
-  if rawget(self, "_subscribed") then return nil, "subscribed state" end
+  if self._subscribed then return nil, "subscribed state" end
   return sock:setkeepalive(...)
 end
 
 function Redis.get_reused_times(self)
-  local sock = rawget(self, "_sock")
+  local sock = self._sock
   if not sock then return nil, "not initialized" end
   return sock:getreusedtimes()
 end
 
 function Redis.close(self)
-  local sock = rawget(self, "_sock")
+  local sock = self._sock
   if not sock then return nil, "not initialized" end
   self._subscribed = false
   return sock:close()
@@ -84,53 +89,20 @@ end
 
 -- A reply: a value, `false` and the server's error, or nil and what is wrong with the connection.
 local function read(self, sock, patient)
-  local line, err = sock:receive()
-  if not line then
-    if err == "timeout" and not patient then sock:close() end
-    return nil, err
+  local value, detail = item(sock)
+  if value == nil then
+    if detail == "timeout" and not patient then sock:close() end
+    return nil, detail
   end
-  local prefix = byte(line)
-  if prefix == 36 then -- $
-    local size = tonumber(sub(line, 2))
-    if size < 0 then return null end
-    local data
-    data, err = sock:receive(size)
-    if data then
-      local rest
-      rest, err = sock:receive(2)
-      if rest then return data end
-    end
-    if err == "timeout" then sock:close() end
-    return nil, err
-  elseif prefix == 43 then -- +
-    return sub(line, 2)
-  elseif prefix == 58 then -- :
-    return tonumber(sub(line, 2))
-  elseif prefix == 45 then -- -
-    return false, sub(line, 2)
-  elseif prefix == 42 then -- *
-    local count = tonumber(sub(line, 2))
-    if count < 0 then return null end
-    local list = {}
-    for i = 1, count do
-      local value, why = read(self, sock)
-      if value == nil then return nil, why end
-      if value == false then value = { false, why } end
-      list[i] = value
-    end
-    return list
+  if value ~= true then return value, detail end
+  local list = {}
+  for i = 1, detail do
+    local element, why = read(self, sock)
+    if element == nil then return nil, why end
+    if element == false then element = { false, why } end
+    list[i] = element
   end
-  return nil, "unknown prefix: \"" .. tostring(prefix and sub(line, 1, 1)) .. "\""
-end
-
-local function request(command, count, ...)
-  local parts = { "*" .. count + 1 .. "\r\n$" .. #command .. "\r\n" .. command .. "\r\n" }
-  for i = 1, count do
-    local argument = select(i, ...)
-    if type(argument) ~= "string" then argument = tostring(argument) end
-    parts[i + 1] = "$" .. #argument .. "\r\n" .. argument .. "\r\n"
-  end
-  return concat(parts)
+  return list
 end
 
 local pushes = { message = true, pmessage = true }
@@ -140,7 +112,8 @@ local function note_unsubscribed(self, reply)
   if type(reply) ~= "table" then return end
   local kind = reply[1]
   if kind == "unsubscribe" or kind == "punsubscribe" then
-    local channels = self._channels
+    local channels = rawget(self, "_channels")
+    if not channels then return end
     local of = sub(kind, 1, 1) == "p" and "psubscribe" or "subscribe"
     if channels[of] > 0 then channels[of] = channels[of] - 1 end
     if channels.subscribe == 0 and channels.psubscribe == 0 then self._subscribed = false end
@@ -149,13 +122,14 @@ end
 
 -- The reply to a command; messages that come first are kept for `read_reply`.
 local function reply(self, sock, command)
-  local patient = rawget(self, "_subscribed") or blocking[command]
+  if not self._subscribed then
+    local value, err = read(self, sock, blocking[command])
+    return value, err
+  end
   while true do
-    local value, err = read(self, sock, patient)
-    if not (rawget(self, "_subscribed") and type(value) == "table" and pushes[value[1]]) then
-      return value, err
-    end
-    local kept = rawget(self, "_messages")
+    local value, err = read(self, sock, true)
+    if not (type(value) == "table" and pushes[value[1]]) then return value, err end
+    local kept = self._messages
     if not kept then
       kept = {}
       self._messages = kept
@@ -165,21 +139,19 @@ local function reply(self, sock, command)
 end
 
 local function run(self, command, ...)
-  local sock = rawget(self, "_sock")
+  local sock = self._sock
   if not sock then return nil, "not initialized" end
-  local module = rawget(self, "_module")
   local name = command
-  if module then
-    self._module = nil
-    name = module .. "." .. command
+  if self._module then
+    name = self._module .. "." .. command
+    self._module = false
   end
-  local text = request(name, select("#", ...), ...)
-  local pipeline = rawget(self, "_pipeline")
+  local pipeline = self._pipeline
   if pipeline then
-    pipeline[#pipeline + 1] = text
+    pipeline[#pipeline + 1] = encode(name, ...)
     return
   end
-  local bytes, err = sock:send(text)
+  local bytes, err = send(sock, name, ...)
   if not bytes then return nil, err end
   return reply(self, sock, command)
 end
@@ -188,7 +160,9 @@ for _, name in pairs { "subscribe", "psubscribe" } do
   Redis[name] = function(self, ...)
     if not rawget(self, "_sock") then return nil, "not initialized" end
     self._subscribed = true
-    self._channels[name] = self._channels[name] + select("#", ...)
+    local channels = rawget(self, "_channels") or { subscribe = 0, psubscribe = 0 }
+    channels[name] = channels[name] + select("#", ...)
+    self._channels = channels
     return run(self, name, ...)
   end
   Redis[name == "subscribe" and "unsubscribe" or "punsubscribe"] = function(self, ...)
@@ -225,13 +199,13 @@ function Redis.init_pipeline(self, _)
 end
 
 function Redis.cancel_pipeline(self)
-  self._pipeline = nil
+  self._pipeline = false
 end
 
 function Redis.commit_pipeline(self)
   local pipeline = rawget(self, "_pipeline")
   if not pipeline then return nil, "no pipeline" end
-  self._pipeline = nil
+  self._pipeline = false
   local sock = rawget(self, "_sock")
   if not sock then return nil, "not initialized" end
   local bytes, err = sock:send(concat(pipeline))

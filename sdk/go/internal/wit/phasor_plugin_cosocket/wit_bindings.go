@@ -277,6 +277,43 @@ func StreamFromBorrowHandle(handleValue int32) *Stream {
 	return &Stream{handle}
 }
 
+const (
+	// A connection of the pool, or why there is none.
+	ConnectingNow uint8 = 0
+	// For `end-connect`.
+	ConnectingLater uint8 = 1
+)
+
+// What `begin-connect` of a stream gives: an operation only if there was something to wait for.
+type Connecting struct {
+	tag   uint8
+	value any
+}
+
+func (self Connecting) Tag() uint8 {
+	return self.tag
+}
+
+func (self Connecting) Now() witTypes.Result[*Stream, SocketError] {
+	if self.tag != ConnectingNow {
+		panic("tag mismatch")
+	}
+	return self.value.(witTypes.Result[*Stream, SocketError])
+}
+func (self Connecting) Later() *phasor_plugin_operation.Operation {
+	if self.tag != ConnectingLater {
+		panic("tag mismatch")
+	}
+	return self.value.(*phasor_plugin_operation.Operation)
+}
+
+func MakeConnectingNow(value witTypes.Result[*Stream, SocketError]) Connecting {
+	return Connecting{ConnectingNow, value}
+}
+func MakeConnectingLater(value *phasor_plugin_operation.Operation) Connecting {
+	return Connecting{ConnectingLater, value}
+}
+
 //go:wasmimport phasor:plugin/cosocket@0.1.0 [resource-drop]datagram
 func resourceDropDatagram(handle int32)
 
@@ -431,13 +468,14 @@ func StreamConnect(host string, port uint16, options ConnectOptions) witTypes.Re
 }
 
 //go:wasmimport phasor:plugin/cosocket@0.1.0 [static]stream.begin-connect
-func wasm_import_static_stream_begin_connect(arg0 uintptr, arg1 uint32, arg2 int32, arg3 int32, arg4 int32, arg5 uintptr, arg6 uint32, arg7 int32, arg8 int32, arg9 int32, arg10 int32, arg11 uintptr, arg12 uint32) int32
+func wasm_import_static_stream_begin_connect(arg0 uintptr, arg1 uint32, arg2 int32, arg3 int32, arg4 int32, arg5 uintptr, arg6 uint32, arg7 int32, arg8 int32, arg9 int32, arg10 int32, arg11 uintptr, arg12 uint32, arg13 uintptr)
 
-func StreamBeginConnect(host string, port uint16, options ConnectOptions) *phasor_plugin_operation.Operation {
+func StreamBeginConnect(host string, port uint16, options ConnectOptions) Connecting {
 	pinner := &runtime.Pinner{}
 	witRuntime.Enter()
 	defer witRuntime.Leave(pinner)
 
+	returnArea := uintptr(witRuntime.Allocate(pinner, (5 * 4), 4))
 	utf8 := unsafe.Pointer(unsafe.StringData(host))
 	pinner.Pin(utf8)
 	var option int32
@@ -495,8 +533,59 @@ func StreamBeginConnect(host string, port uint16, options ConnectOptions) *phaso
 	default:
 		panic("unreachable")
 	}
-	result := wasm_import_static_stream_begin_connect(uintptr(utf8), uint32(len(host)), int32(port), int32((options).Timeout), option, option1, option2, int32((options).PoolSize), option3, option4, option6, option7, option8)
-	return phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(result)))
+	wasm_import_static_stream_begin_connect(uintptr(utf8), uint32(len(host)), int32(port), int32((options).Timeout), option, option1, option2, int32((options).PoolSize), option3, option4, option6, option7, option8, returnArea)
+	var variant9 Connecting
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+		var result witTypes.Result[*Stream, SocketError]
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+		case 0:
+
+			result = witTypes.Ok[*Stream, SocketError](StreamFromOwnHandle(int32(uintptr(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))))
+		case 1:
+			var variant SocketError
+			switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))) {
+			case 0:
+
+				variant = MakeSocketErrorTimeout()
+
+			case 1:
+
+				variant = MakeSocketErrorClosed()
+
+			case 2:
+
+				variant = MakeSocketErrorRefused()
+
+			case 3:
+
+				variant = MakeSocketErrorBusy()
+
+			case 4:
+				value := witRuntime.CopyString((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (4 * 4))))
+
+				variant = MakeSocketErrorOther(value)
+
+			default:
+				panic("unreachable")
+			}
+
+			result = witTypes.Err[*Stream, SocketError](variant)
+		default:
+			panic("unreachable")
+		}
+
+		variant9 = MakeConnectingNow(result)
+
+	case 1:
+
+		variant9 = MakeConnectingLater(phasor_plugin_operation.OperationFromOwnHandle(int32(uintptr(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))))
+
+	default:
+		panic("unreachable")
+	}
+	result10 := variant9
+	return result10
 
 }
 
@@ -1227,16 +1316,16 @@ func (self *Stream) Close() {
 
 }
 
-//go:wasmimport phasor:plugin/cosocket@0.1.0 [method]stream.keep-alive
-func wasm_import_method_stream_keep_alive(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr)
+//go:wasmimport phasor:plugin/cosocket@0.1.0 [static]stream.keep-alive
+func wasm_import_static_stream_keep_alive(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr)
 
-func (self *Stream) KeepAlive(idle uint32, size uint32) witTypes.Result[witTypes.Unit, SocketError] {
+func StreamKeepAlive(connection *Stream, idle uint32, size uint32) witTypes.Result[witTypes.Unit, SocketError] {
 	pinner := &runtime.Pinner{}
 	witRuntime.Enter()
 	defer witRuntime.Leave(pinner)
 
 	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	wasm_import_method_stream_keep_alive((self).Handle(), int32(idle), int32(size), returnArea)
+	wasm_import_static_stream_keep_alive((connection).TakeHandle(), int32(idle), int32(size), returnArea)
 	var result witTypes.Result[witTypes.Unit, SocketError]
 	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
 	case 0:
