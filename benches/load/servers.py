@@ -69,10 +69,11 @@ local function want()
     ngx.shared.crowd:incr(ngx.var.arg_key, 1, 0)
     local done = assert(products:get(ngx.var.arg_key, { wait = 300 }, source))
     ngx.update_time()
-    late[#late + 1] = string.format('%d', (ngx.now() - done) * 1000 + 0.5)
+    late[#late + 1] = ngx.now() - done
 end
 for i = 1, tonumber(ngx.var.arg_own) do threads[i] = ngx.thread.spawn(want) end
 for i = 1, #threads do assert(ngx.thread.wait(threads[i])) end
+for i = 1, #late do late[i] = string.format('%d', late[i] * 1000 + 0.5) end
 ngx.say(table.concat(late, ' '))
 """
 # A Redis' reply by lua-resty-redis; what differs is the module's name.
@@ -124,6 +125,7 @@ idle_timeout = "600s"
 [redis.main]
 url = "redis://127.0.0.1:{redis}"
 [plugin.lua]
+config = {{ path = "/usr/share/lua/5.1/?.lua" }}
 limits = {{ deadline = "600s" }}
 [[route]]
 path = "/fixed"
@@ -163,6 +165,9 @@ lua.content = "ngx.say(require('phasor.redis').new('main'):get('k'))"
 [[route]]
 path = "/cosocket"
 lua.content = """{cosocket("resty.redis", redis)}"""
+[[route]]
+path = "/unmodified"
+lua.content = """{cosocket("nginx.redis", redis)}"""
 [[route]]
 path = "/slow"
 lua.content = """{SLOW.replace("SILENCE", str(silence))}"""
