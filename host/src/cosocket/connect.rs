@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpSocket, UnixStream};
 
-use super::pool::{self, Bounds, Claim, Grant, Key, Place};
+use super::pool::{self, Bounds, Claim, Grant};
 use super::transport::{Plain, Transport};
 use super::{SocketError, Stream, resolve};
 
@@ -109,35 +109,41 @@ pub fn connect(
             &own
         }
     };
-    if let Some(stream) = pool::claim_idle(owner, name) {
-        return Connecting::Now(Ok(stream));
-    }
-    let key = Key::new(owner, name);
-    let timeout = options.timeout;
+    let bounds = Bounds {
+        size: options.pool_size,
+        usual: options.usual_size,
+        most: options.max_idle,
+    };
+    let claim = match pool::claim(owner, name, bounds, options.backlog) {
+        Ok(Claim::Idle(stream)) => return Connecting::Now(Ok(stream)),
+        Ok(claim) => claim,
+        Err(error) => return Connecting::Now(Err(error)),
+    };
     Connecting::Later(async move {
-        match tokio::time::timeout(timeout, obtain(key, target, options)).await {
+        match tokio::time::timeout(options.timeout, obtain(claim, target, options)).await {
             Ok(result) => result,
             Err(_) => Err(SocketError::Timeout),
         }
     })
 }
 
-async fn obtain(key: Key, target: Target, options: ConnectOptions) -> Result<Stream, SocketError> {
-    let bounds = Bounds {
-        size: options.pool_size,
-        usual: options.usual_size,
-        most: options.max_idle,
-    };
-    let lease = match pool::claim(&key, bounds, options.backlog)? {
-        Claim::Idle(idle) => return Ok(idle.into_stream(key)),
-        Claim::Dial(lease) => lease,
-        Claim::Wait(granted) => match granted.await {
-            Ok(Grant::Idle(idle)) => return Ok(idle.into_stream(key)),
-            Ok(Grant::Dial(lease)) => Some(lease),
+async fn obtain(
+    claim: Claim,
+    target: Target,
+    options: ConnectOptions,
+) -> Result<Stream, SocketError> {
+    let place = match claim {
+        Claim::Idle(stream) => return Ok(stream),
+        Claim::Dial(place) => place,
+        Claim::Wait(mut place, granted) => match granted.await {
+            Ok(Grant::Idle(idle)) => return Ok(idle.into_stream(place.key)),
+            Ok(Grant::Dial(lease)) => {
+                place.lease = Some(lease);
+                place
+            }
             Err(_) => return Err(SocketError::Closed),
         },
     };
-    let place = Place { key, bounds, lease };
     let transport = dial(target, options.local, options.names).await?;
     Ok(Stream::new(transport, place, 0))
 }

@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::hash_map::Entry;
 use hashbrown::{Equivalent, HashMap};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -91,6 +90,12 @@ pub(super) struct Place {
     pub(super) lease: Option<Lease>,
 }
 
+impl Place {
+    fn new(key: Key, bounds: Bounds, lease: Option<Lease>) -> Self {
+        Self { key, bounds, lease }
+    }
+}
+
 /// One of the connections that a pool with a backlog may have; given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Lease(Key);
@@ -110,11 +115,11 @@ pub(super) enum Grant {
 
 /// What a pool has for a caller.
 pub(super) enum Claim {
-    Idle(Idle),
+    Idle(Stream),
     /// Nothing: connect; the lease is there if the pool counts.
-    Dial(Option<Lease>),
+    Dial(Place),
     /// All its connections are in use.
-    Wait(oneshot::Receiver<Grant>),
+    Wait(Place, oneshot::Receiver<Grant>),
 }
 
 #[derive(Default)]
@@ -184,43 +189,44 @@ thread_local! {
     static SWEEPING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A connection at rest that another may go on with, of a pool in which nobody is counted.
-pub(super) fn claim_idle(owner: &str, name: &str) -> Option<Stream> {
-    let mut stale = Vec::new();
-    let claimed = POOLS.with_borrow_mut(|pools| {
-        let (key, pool) = pools.by_key.get_key_value_mut(&Sought(owner, name))?;
-        let idle = pool.newest(&mut pools.idle, &mut stale)?;
-        Some((idle, key.clone()))
-    });
-    // What is found stale is dropped outside of the borrow: its lease comes back here.
-    drop(stale);
-    claimed.map(|(idle, key)| idle.into_stream(key))
-}
-
 /// Asks a pool for a connection. A new pool takes its size and `backlog`; an old one keeps its own.
 pub(super) fn claim(
-    key: &Key,
+    owner: &str,
+    name: &str,
     bounds: Bounds,
     backlog: Option<usize>,
 ) -> Result<Claim, SocketError> {
+    // What is found stale is dropped outside of the borrow: its lease comes back here.
     let mut stale = Vec::new();
     let claim = POOLS.with_borrow_mut(|pools| {
-        let pool = match pools.by_key.entry(key.clone()) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(_) if backlog.is_none() => return Ok(Claim::Dial(None)),
-            Entry::Vacant(place) => place.insert(new_pool(bounds.size(), backlog)),
+        let known = pools.by_key.get_key_value_mut(&Sought(owner, name));
+        let (key, pool) = match (known, backlog) {
+            (Some((key, pool)), _) => (key.clone(), pool),
+            (None, None) => {
+                let key = Key::new(owner, name);
+                return Ok(Claim::Dial(Place::new(key, bounds, None)));
+            }
+            (None, backlog) => {
+                let key = Key::new(owner, name);
+                let place = pools.by_key.entry(key.clone());
+                (
+                    key,
+                    place.or_insert_with(|| new_pool(bounds.size(), backlog)),
+                )
+            }
         };
         if let Some(idle) = pool.newest(&mut pools.idle, &mut stale) {
-            return Ok(Claim::Idle(idle));
+            return Ok(Claim::Idle(idle.into_stream(key)));
         }
         let Some(backlog) = pool.backlog else {
-            return Ok(Claim::Dial(None));
+            return Ok(Claim::Dial(Place::new(key, bounds, None)));
         };
         let ending = stale.iter().filter(|idle| idle.lease.is_some()).count();
         let leased = pool.leased.saturating_sub(ending);
         if leased < pool.size {
             pool.leased += 1;
-            return Ok(Claim::Dial(Some(Lease(key.clone()))));
+            let lease = Some(Lease(key.clone()));
+            return Ok(Claim::Dial(Place::new(key, bounds, lease)));
         }
         pool.queue.retain(|waiter| !waiter.is_closed());
         if pool.queue.len() >= backlog {
@@ -228,7 +234,7 @@ pub(super) fn claim(
         }
         let (sender, receiver) = oneshot::channel();
         pool.queue.push_back(sender);
-        Ok(Claim::Wait(receiver))
+        Ok(Claim::Wait(Place::new(key, bounds, None), receiver))
     });
     drop(stale);
     claim

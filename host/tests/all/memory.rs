@@ -29,6 +29,14 @@ const GATHERS: &[(&str, &str)] = &[
         "fetch",
         "local h = {} for i = 1, 200 do h['X-' .. i] = s end assert(require('phasor.http').fetch('http://127.0.0.1:1/', { headers = h }))",
     ),
+    (
+        "resty-redis",
+        "require('resty.redis'):new():mget(unpack(t))",
+    ),
+    (
+        "resty-pipeline",
+        "local r = require('resty.redis'):new() r:init_pipeline() r:mget(unpack(t))",
+    ),
     ("header", "ngx.header['X-A'] = t"),
     ("request-header", "ngx.req.set_header('X-A', t)"),
     ("arguments", "ngx.req.set_uri_args({ a = t })"),

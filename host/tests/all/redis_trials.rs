@@ -159,7 +159,8 @@ fn answer_all(mut stream: TcpStream, reply: impl Fn(&mut TcpStream, &str)) {
     }
 }
 
-fn command(reader: &mut impl BufRead) -> Option<Vec<String>> {
+/// Reads a command's words.
+pub(crate) fn command(reader: &mut impl BufRead) -> Option<Vec<String>> {
     let number = |reader: &mut dyn BufRead| {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;

@@ -1,29 +1,13 @@
 //! `resty.redis` against servers that only look like a Redis: replies in pieces, and replies that are
 //! none.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufReader, Write};
+use std::net::TcpListener;
 use std::thread;
 
 use crate::process::PATIENCE;
+use crate::redis_trials::command;
 use crate::resty::check;
-
-/// Reads a command's words.
-fn command(reader: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
-    let number = |reader: &mut BufReader<TcpStream>| {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        line.get(1..)?.trim_end().parse::<usize>().ok()
-    };
-    let count = number(reader)?;
-    let mut words = Vec::new();
-    for _ in 0..count {
-        let mut word = vec![0; number(reader)? + 2];
-        reader.read_exact(&mut word).ok()?;
-        words.push(String::from_utf8_lossy(&word[..word.len() - 2]).into_owned());
-    }
-    Some(words)
-}
 
 /// A server that gives each command of each connection what `answer` makes of it; its port.
 fn server(answer: fn(&[String]) -> &'static str) -> u16 {

@@ -56,7 +56,7 @@ unsafe extern "C-unwind" fn read_body(l: *mut State) -> c_int {
         vm().select();
         let place = push_operation(l, request::begin_read_body(0));
         match &*place {
-            Some(operation) => wait::operation(l, operation, 0, body_read),
+            Some(operation) => wait::operation(l, operation, body_read),
             None => 0,
         }
     }

@@ -20,7 +20,7 @@ unsafe fn begin(l: *mut State, k: CFunction) -> c_int {
         vm().select();
         let place = push_operation(l, request::begin_read());
         match &*place {
-            Some(operation) => wait::operation(l, operation, 0, k),
+            Some(operation) => wait::operation(l, operation, k),
             None => 0,
         }
     }

@@ -155,7 +155,7 @@ unsafe extern "C-unwind" fn captured(l: *mut State) -> c_int {
             if !operation.ready() {
                 ffi::lua_pushnumber(l, f64::from(number));
                 ffi::lua_replace(l, NUMBER);
-                return wait::operation(l, operation, 0, captured);
+                return wait::operation(l, operation, captured);
             }
             if let Some(operation) = (*place).take() {
                 vm().select();

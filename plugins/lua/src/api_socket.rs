@@ -208,7 +208,7 @@ unsafe extern "C-unwind" fn connect(l: *mut State) -> c_int {
             Connecting::Now(result) => connect_ended(l, s, result),
             Connecting::Later(operation) => {
                 let operation = s.connecting.insert(operation);
-                wait::begun(l, operation, 0, connected)
+                wait::begun(l, operation, connected)
             }
         }
     }

@@ -66,7 +66,7 @@ pub(crate) unsafe fn sending(l: *mut State, s: &mut Socket, begun: Begun) -> c_i
                 ffi::lua_settop(l, 1);
                 ffi::lua_pushnumber(l, f64::from(count));
                 let operation = s.writing.insert(operation);
-                wait::begun(l, operation, 0, sent)
+                wait::begun(l, operation, sent)
             }
         }
     }
@@ -276,7 +276,7 @@ unsafe fn drive(l: *mut State, s: &mut Socket) -> c_int {
                 Receiving::Now(result) => result,
                 Receiving::Later(operation) if wait::can_wait(l) => {
                     let operation = s.reading.insert(operation);
-                    return wait::begun(l, operation, 0, received);
+                    return wait::begun(l, operation, received);
                 }
                 Receiving::Later(operation) => Stream::end_receive(operation),
             };

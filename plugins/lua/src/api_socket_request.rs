@@ -119,7 +119,7 @@ unsafe fn take(l: *mut State) -> c_int {
         vm().select();
         let place = push_operation(l, downstream::begin_take());
         match &*place {
-            Some(operation) => wait::operation(l, operation, 0, taken),
+            Some(operation) => wait::operation(l, operation, taken),
             None => 0,
         }
     }

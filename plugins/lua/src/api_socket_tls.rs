@@ -176,7 +176,7 @@ unsafe extern "C-unwind" fn sslhandshake(l: *mut State) -> c_int {
         let operation = stream.begin_handshake(&options, session.as_ref());
         drop(options);
         let operation = s.connecting.insert(operation);
-        wait::operation(l, operation, 0, shaken)
+        wait::operation(l, operation, shaken)
     }
 }
 

@@ -111,7 +111,7 @@ unsafe extern "C-unwind" fn setpeername(l: *mut State) -> c_int {
         let operation = Datagram::begin_connect(&host, port, s.local.as_deref(), s.timeout);
         drop(host);
         let operation = s.naming.insert(operation);
-        wait::operation(l, operation, 0, named)
+        wait::operation(l, operation, named)
     }
 }
 
@@ -204,7 +204,7 @@ unsafe extern "C-unwind" fn receive(l: *mut State) -> c_int {
             Receiving::Now(result) => push(l, result),
             Receiving::Later(operation) => {
                 let operation = s.receiving.insert(operation);
-                wait::begun(l, operation, 0, received)
+                wait::begun(l, operation, received)
             }
         }
     }

@@ -2,10 +2,14 @@
 #![expect(unsafe_code, reason = "C functions for Lua")]
 
 use crate::ffi::{self, State};
+use crate::lib_number::push_g;
 use std::ffi::c_int;
 
 /// How deep tables in `send` may be nested.
 const DEPTH: u32 = 64;
+
+/// The longest text of a number.
+const NUMBER: usize = 32;
 
 fn append(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Bad> {
     if !crate::alloc::make_room(out, bytes.len()) {
@@ -17,13 +21,20 @@ fn append(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Bad> {
 
 /// Appends a value as `send` writes it; else what is wrong with it.
 unsafe fn flatten(l: *mut State, index: c_int, out: &mut Vec<u8>, depth: u32) -> Result<(), Bad> {
-    // SAFETY: a string lies on the stack while it is read.
+    // SAFETY: a string lies on the stack while it is read; a number is converted on a copy.
     unsafe {
         match ffi::lua_type(l, index) {
             ffi::TSTRING => append(out, ffi::to_bytes(l, index).unwrap_or_default()),
             ffi::TNUMBER => {
                 let number = ffi::lua_tonumberx(l, index, std::ptr::null_mut());
-                ffi::with_number_text(number, |text| append(out, text))
+                if number.is_finite() && crate::alloc::make_room(out, NUMBER) {
+                    push_g(out, number, 14);
+                    return Ok(());
+                }
+                ffi::lua_pushvalue(l, index);
+                let written = append(out, ffi::to_bytes(l, -1).unwrap_or_default());
+                ffi::pop(l, 1);
+                written
             }
             ffi::TNIL => {
                 out.extend_from_slice(b"nil");

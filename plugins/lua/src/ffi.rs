@@ -226,8 +226,6 @@ unsafe extern "C-unwind" {
     pub(crate) fn phasor_object(l: *mut State, metatable: *const c_void) -> *mut c_void;
     /// As `phasor_object` of the first argument itself.
     pub(crate) fn phasor_self(l: *mut State, metatable: *const c_void) -> *mut c_void;
-    /// Writes a number as `tostring` does, at most 32 bytes and a zero; gives the length.
-    pub(crate) fn phasor_number2str(out: *mut c_char, n: f64) -> c_int;
     /// Counts `n` units of work done in C (roughly: bytes or steps); raises over the CPU budget.
     pub(crate) fn phasor_tick(l: *mut State, n: usize);
 }
@@ -420,17 +418,6 @@ pub(crate) unsafe fn unreference(l: *mut State, r: c_int) {
 pub(crate) unsafe fn push_reference(l: *mut State, r: c_int) {
     // SAFETY: as `reference`.
     unsafe { lua_rawgeti(l, REGISTRY, r) }
-}
-
-/// Gives the text of a number as `tostring` does, without a string of Lua.
-pub(crate) fn with_number_text<R>(n: f64, use_text: impl FnOnce(&[u8]) -> R) -> R {
-    let mut text = [0u8; 40];
-    // SAFETY: `%.14g` writes fewer bytes.
-    let length = unsafe { phasor_number2str(text.as_mut_ptr().cast(), n) };
-    use_text(
-        text.get(..usize::try_from(length).unwrap_or(0))
-            .unwrap_or_default(),
-    )
 }
 
 /// Compiles `source`; leaves the function, or the message, on the stack.

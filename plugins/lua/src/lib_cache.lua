@@ -98,28 +98,8 @@ local function place_of(self, id, copies, key)
     return host.join({ "phasor.value", self.namespace, now, key })
 end
 
--- What `find` makes of what the host has found for a key.
-local function seen(copies, key, shape, id, place, force, opts, state, value, level, stale, slot, version, expires)
-    if state == "malformed" and not force then
-        state, value, level, stale, slot, version, expires = find(id, place, true, opts)
-    end
-    if state == "flight" then
-        return setmetatable({ number = value, key = key, copies = copies, shape = shape }, flight_meta)
-    elseif state == "malformed" then
-        return nil, nil, "what is stored is no value of Lua"
-    elseif state ~= "hit" then
-        return nil, nil, value
-    end
-    if shape and value ~= nil then
-        local shaped, why = shape(value)
-        if shaped == nil then
-            return nil, nil, why
-        end
-        value = shaped
-    end
-    -- What is stale is said to be so each time.
-    keep(copies, key, value, slot, version, stale and 0 or expires)
-    return nil, value, nil, LEVELS[level], stale
+local function board(number, key, copies, shape)
+    return setmetatable({ number = number, key = key, copies = copies, shape = shape }, flight_meta)
 end
 
 -- find(key, opts, force, shape): a flight, or nil, value, error, level, stale. `shape` makes of a
@@ -142,7 +122,27 @@ function Cache:find(key, opts, force, shape)
     if not place then
         return nil, nil, wrong
     end
-    return seen(copies, key, shape, id, place, force, opts, find(id, place, force, opts))
+    local state, value, level, stale, slot, version, expires = find(id, place, force, opts)
+    if state == "malformed" and not force then
+        state, value, level, stale, slot, version, expires = find(id, place, true, opts)
+    end
+    if state == "flight" then
+        return board(value, key, copies, shape)
+    elseif state == "malformed" then
+        return nil, nil, "what is stored is no value of Lua"
+    elseif state ~= "hit" then
+        return nil, nil, value
+    end
+    if shape and value ~= nil then
+        local shaped, why = shape(value)
+        if shaped == nil then
+            return nil, nil, why
+        end
+        value = shaped
+    end
+    -- What is stale is said to be so each time.
+    keep(copies, key, value, slot, version, stale and 0 or expires)
+    return nil, value, nil, LEVELS[level], stale
 end
 
 -- Stores the value and gives it to all who wait. Gives what this VM keeps of it, or nil and why; then
@@ -307,13 +307,12 @@ function Cache:get(key, opts, callback, ...)
     if state == true then
         return value, nil, LEVELS[level], stale
     end
-    local flight, err
-    flight, value, err, level, stale =
-        seen(copies, key, nil, self.id, key, false, opts, state, value, level, stale)
-    if not flight then
-        return value, err, level, stale
+    if state == "flight" then
+        return fly(board(value, key, copies), opts, false, callback, ...)
+    elseif state == "malformed" then
+        return fetch(self, key, opts, false, callback, ...)
     end
-    return fly(flight, opts, false, callback, ...)
+    return nil, value, nil, nil
 end
 
 -- Asks the callback although a value is there.

@@ -5,7 +5,8 @@
 use crate::api_socket::{Wanted, socket};
 use crate::api_socket_io::{begin, begin_send, sending};
 use crate::ffi::{self, State};
-use crate::lib_scratch::{push_built, stringify, with_built};
+use crate::lib_number::push_g;
+use crate::lib_scratch::{number, push_built, stringify, with_built};
 use std::ffi::c_int;
 
 /// How many bytes follow this line (without its end).
@@ -77,37 +78,33 @@ unsafe extern "C-unwind" fn item(l: *mut State) -> c_int {
     }
 }
 
-/// Makes strings of the words of a command, which begin at argument `first`. All that can raise does so
-/// here.
-unsafe fn words(l: *mut State, first: c_int) -> c_int {
+/// Makes strings of the words of a command, which begin at argument `first`, and sees to it that there is
+/// room for all of it: what can raise does so here. Gives the last word's place and the room.
+unsafe fn words(l: *mut State, first: c_int) -> (c_int, usize) {
     // SAFETY: called by Lua.
     unsafe {
         let last = ffi::lua_gettop(l);
+        let mut room = HEAD;
         for index in first..=last {
-            stringify(l, index);
+            room += HEAD + stringify(l, index).len();
         }
-        last
+        crate::alloc::demand(l, room);
+        (last, room)
     }
 }
 
-unsafe fn write(l: *mut State, first: c_int, last: c_int, out: &mut Vec<u8>) {
+/// More than what stands before and behind a word.
+const HEAD: usize = 32;
+
+unsafe fn write(l: *mut State, first: c_int, (last, room): (c_int, usize), out: &mut Vec<u8>) {
     // SAFETY: strings lie there.
     unsafe {
-        let head = |out: &mut Vec<u8>, kind: u8, mut count: usize| {
-            let mut digits = [0; 20];
-            let mut at = digits.len();
-            loop {
-                at -= 1;
-                digits[at] = b'0' + u8::try_from(count % 10).unwrap_or(0);
-                count /= 10;
-                if count == 0 {
-                    break;
-                }
-            }
+        let head = |out: &mut Vec<u8>, kind: u8, count: usize| {
             out.push(kind);
-            out.extend_from_slice(&digits[at..]);
+            push_g(out, number(count), 14);
             out.extend_from_slice(b"\r\n");
         };
+        out.reserve(room);
         head(out, b'*', usize::try_from(last + 1 - first).unwrap_or(0));
         for index in first..=last {
             let word = ffi::to_bytes(l, index).unwrap_or_default();
@@ -122,8 +119,8 @@ unsafe fn write(l: *mut State, first: c_int, last: c_int, out: &mut Vec<u8>) {
 unsafe extern "C-unwind" fn encode(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
-        let last = words(l, 1);
-        push_built(l, |out| write(l, 1, last, out));
+        let all = words(l, 1);
+        push_built(l, |out| write(l, 1, all, out));
     }
     1
 }
@@ -133,9 +130,9 @@ unsafe extern "C-unwind" fn send(l: *mut State) -> c_int {
     // SAFETY: called by Lua.
     unsafe {
         let s = socket(l);
-        let last = words(l, 2);
+        let all = words(l, 2);
         let begun = with_built(|out| {
-            write(l, 2, last, out);
+            write(l, 2, all, out);
             begin_send(s, out)
         });
         sending(l, s, begun)

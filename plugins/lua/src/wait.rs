@@ -193,11 +193,10 @@ pub(crate) unsafe fn suspend(l: *mut State, context: c_int, k: Option<CFunction>
     }
 }
 
-/// Waits for an operation, then calls `k` (with the context) to end it.
+/// Waits for an operation, then calls `k` to end it.
 pub(crate) unsafe fn operation(
     l: *mut State,
     operation: &operation::Operation,
-    context: c_int,
     k: CFunction,
 ) -> c_int {
     // SAFETY: `l` is the running coroutine.
@@ -205,17 +204,12 @@ pub(crate) unsafe fn operation(
         if operation.ready() {
             return k(l);
         }
-        begun(l, operation, context, k)
+        begun(l, operation, k)
     }
 }
 
 /// As `operation`, of one that was not over when it began, a moment ago: the host need not be asked.
-pub(crate) unsafe fn begun(
-    l: *mut State,
-    operation: &operation::Operation,
-    context: c_int,
-    k: CFunction,
-) -> c_int {
+pub(crate) unsafe fn begun(l: *mut State, operation: &operation::Operation, k: CFunction) -> c_int {
     // SAFETY: `l` is the running coroutine.
     unsafe {
         let vm = vm();
@@ -229,7 +223,7 @@ pub(crate) unsafe fn begun(
             task.token = vm.waits.take(Waiter::Task(task.number));
             reactor::watch(operation, record_job(task), task.token);
         }
-        suspend(l, context, Some(k))
+        suspend(l, 0, Some(k))
     }
 }
 
@@ -271,7 +265,7 @@ pub(crate) unsafe fn end_behind(
             task.pending = place;
         }
         match &*place {
-            Some(pending) => self::operation(l, pending, 0, k),
+            Some(pending) => self::operation(l, pending, k),
             None => 0,
         }
     }

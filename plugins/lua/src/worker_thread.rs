@@ -209,7 +209,7 @@ unsafe extern "C-unwind" fn run(l: *mut State) -> c_int {
         ffi::lua_settop(l, 0);
         let place = push_operation(l, operation);
         match &*place {
-            Some(operation) => wait::operation(l, operation, 0, ran),
+            Some(operation) => wait::operation(l, operation, ran),
             None => 0,
         }
     }
